@@ -1,0 +1,150 @@
+//! Handlers state the right they need as their first argument: `async fn assign(caller:
+//! RequestAssigner, …)`. Extracting it authenticates (401), asks the policy (403) and yields the
+//! scope that the handler's SQL must apply (404 for what lies outside).
+
+use std::ops::Deref;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
+use axum_extra::extract::CookieJar;
+
+use super::{
+    policy::{self, Action, Role, Scope},
+    store,
+};
+use crate::{
+    app::App,
+    error::{self, AppError},
+    http::{cookies, csrf, stats},
+};
+
+/// An authenticated user.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// User id.
+    pub user_id: i64,
+    /// Role now.
+    pub role: Role,
+    /// City ids now.
+    pub cities: Vec<i64>,
+    /// The session this request belongs to.
+    pub session_id: String,
+}
+
+/// A principal whose right to an action was checked, with the scope it holds in.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub principal: Principal,
+    /// On whose data.
+    pub scope: Scope,
+}
+
+impl Caller {
+    /// The cities to restrict a query to; `None` restricts nothing.
+    #[must_use]
+    pub fn city_filter(&self) -> Option<&[i64]> {
+        (self.scope == Scope::Cities).then_some(self.principal.cities.as_slice())
+    }
+
+    /// The master to restrict a query to; `None` restricts nothing.
+    #[must_use]
+    pub fn master_filter(&self) -> Option<i64> {
+        (self.scope == Scope::Own).then_some(self.principal.user_id)
+    }
+
+    /// Whether the caller may act in a city.
+    #[must_use]
+    pub fn may_act_in(&self, city_id: i64) -> bool {
+        match self.scope {
+            Scope::All => true,
+            Scope::Cities => self.principal.cities.contains(&city_id),
+            Scope::Own => false,
+        }
+    }
+
+    /// Whether a city is one of the caller's, which is more than acting in it: a master has cities too.
+    #[must_use]
+    pub fn sees_city(&self, city_id: i64) -> bool {
+        self.scope == Scope::All || self.principal.cities.contains(&city_id)
+    }
+
+    async fn new(action: Action, parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        match policy::scope(principal.role, action) {
+            Some(scope) => Ok(Self { principal, scope }),
+            None => Err(error::FORBIDDEN.into()),
+        }
+    }
+}
+
+macro_rules! callers {
+    ($($(#[$meta:meta])* $name:ident may $action:ident;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $name(Caller);
+
+        impl Deref for $name {
+            type Target = Caller;
+            fn deref(&self) -> &Caller { &self.0 }
+        }
+
+        impl FromRequestParts<App> for $name {
+            type Rejection = AppError;
+            async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+                Caller::new(Action::$action, parts, app).await.map(Self)
+            }
+        }
+    )*};
+}
+
+callers! {
+    /// May read service requests.
+    RequestReader may ReadRequests;
+    /// May create service requests and edit their intake.
+    RequestEditor may EditIntake;
+    /// May move service requests.
+    RequestMover may MoveRequests;
+    /// May offer service requests to masters.
+    RequestAssigner may AssignMaster;
+    /// May delete service requests.
+    RequestDeleter may DeleteRequests;
+    /// May write comments.
+    Commenter may Comment;
+    /// May see and link calls.
+    CallHandler may Calls;
+    /// May read dictionaries.
+    DictionaryReader may ReadDictionaries;
+}
+
+impl FromRequestParts<App> for Principal {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        let token = match bearer(parts) {
+            Some(token) => token.to_owned(),
+            None => {
+                let jar = CookieJar::from_headers(&parts.headers);
+                let cookie = cookies::access(&jar, app).ok_or(error::UNAUTHENTICATED)?;
+                // A browser sends cookies by itself; a page elsewhere must not make use of that.
+                csrf::check(parts, &app.config.http.allowed_origins)?;
+                cookie
+            }
+        };
+        let claims = app.tokens.verify(&token).map_err(|_| error::UNAUTHENTICATED)?;
+        let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
+        let mut db = app.db.acquire().await?;
+        let user =
+            store::session_user(&mut db, &claims.sid, user_id, app.clock.now()).await?.ok_or(error::UNAUTHENTICATED)?;
+        stats::record_user(user.id, user.role);
+        Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid })
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

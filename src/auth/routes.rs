@@ -1,0 +1,153 @@
+//! `/api/v1/auth`: sign in, sign out, who am I.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Principal, Role, passwords, store, tokens};
+use crate::{
+    app::App,
+    error::{self, AppError, Problem},
+    http::{
+        client_ip::ClientIp,
+        cookies,
+        extract::{FieldErrors, ValidJson, Validate},
+    },
+    telemetry::labels::AuthResult,
+    wire_enum,
+};
+
+/// The endpoints of authentication.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(login)).routes(routes!(logout)).routes(routes!(me))
+}
+
+wire_enum! {
+    /// Where the access token goes.
+    pub enum SessionKind {
+        /// Into an HttpOnly cookie: for browsers.
+        Cookie = "cookie",
+        /// Into the body, to be sent as `Authorization: Bearer`: for machines.
+        Token = "token",
+    }
+}
+
+/// A login and its password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"login": "operator1", "password": "…", "session": "token"}))]
+struct Login {
+    login: String,
+    password: String,
+    #[serde(default = "cookie")]
+    #[schema(default = "cookie")]
+    session: SessionKind,
+}
+
+fn cookie() -> SessionKind {
+    SessionKind::Cookie
+}
+
+impl Validate for Login {
+    fn validate(&self, errors: &mut FieldErrors) {
+        errors.text(&self.login, 1..=64, "/login");
+        // A shorter one cannot be right, and the bound keeps the hash's input small.
+        errors.text(&self.password, 1..=*passwords::LENGTH.end(), "/password");
+    }
+}
+
+/// A session that was opened.
+#[derive(Serialize, ToSchema)]
+struct Session {
+    user_id: i64,
+    role: Role,
+    expires_at: DateTime<Utc>,
+    /// Only for `session: "token"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+}
+
+/// Sign in
+#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Login, responses(
+    (status = 200, description = "Signed in: a cookie, or with `session: \"token\"` a token", body = Session),
+    (status = 401, description = "Wrong, unknown or disabled: one answer", body = Problem),
+    (status = 422, description = "A field is not valid", body = Problem),
+    (status = 429, description = "Too many tries from this address", body = Problem),
+    (status = 503, description = "Too many people are signing in", body = Problem),
+))]
+async fn login(
+    State(app): State<App>,
+    client: ClientIp,
+    ValidJson(body): ValidJson<Login>,
+) -> Result<Response, AppError> {
+    let count = |result: AuthResult| app.metrics.auth_attempts(result).inc();
+    // Before any look-up: a flood must not reach the database.
+    app.login_limit.check(client).await.inspect_err(|_| count(AuthResult::RateLimited))?;
+    let credentials = store::credentials(&mut app.db.acquire().await?, &body.login.to_lowercase()).await?;
+    let stored = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
+    let matches = app.passwords.verify(body.password, stored).await.inspect_err(|_| count(AuthResult::Overloaded))?;
+    let Some(user) = credentials.filter(|user| matches && user.active) else {
+        count(AuthResult::Rejected);
+        return Err(error::BAD_CREDENTIALS.into());
+    };
+    let (now, session_id) = (app.clock.now(), tokens::random_id());
+    let (token, expires_at) = app.tokens.issue(user.id, &session_id).map_err(AppError::internal)?;
+    let mut db = app.db.acquire().await?;
+    store::create_session(&mut db, &session_id, user.id, user.token_version, now, expires_at).await?;
+    count(AuthResult::Success);
+    let session = |access_token| Json(Session { user_id: user.id, role: user.role, expires_at, access_token });
+    Ok(match body.session {
+        SessionKind::Token => session(Some(token)).into_response(),
+        SessionKind::Cookie => {
+            let lifetime = TimeDelta::num_seconds(&(expires_at - now));
+            (cookies::set_access(&app, token, lifetime), session(None)).into_response()
+        }
+    })
+}
+
+/// Sign out: the session ends at once, everywhere
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", responses(
+    (status = 204, description = "Signed out"),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+async fn logout(caller: Principal, State(app): State<App>) -> Result<Response, AppError> {
+    let mut db = app.db.acquire().await?;
+    store::revoke_session(&mut db, &caller.session_id, app.clock.now()).await?;
+    Ok((StatusCode::NO_CONTENT, cookies::set_access(&app, String::new(), 0)).into_response())
+}
+
+/// A user, as they see themselves.
+#[derive(Serialize, ToSchema)]
+struct Me {
+    id: i64,
+    #[schema(example = "operator1")]
+    login: String,
+    name: String,
+    role: Role,
+    /// Codes of their cities.
+    cities: Vec<String>,
+}
+
+/// Who am I
+#[utoipa::path(get, path = "/auth/me", tag = "auth", responses(
+    (status = 200, description = "The signed-in user", body = Me),
+    (status = 401, description = "Not signed in", body = Problem),
+))]
+async fn me(caller: Principal, State(app): State<App>) -> Result<Json<Me>, AppError> {
+    let mut db = app.db.acquire().await?;
+    let profile = store::profile(&mut db, caller.user_id).await?.ok_or(error::UNAUTHENTICATED)?;
+    Ok(Json(Me {
+        id: caller.user_id,
+        login: profile.login,
+        name: profile.name,
+        role: caller.role,
+        cities: profile.cities,
+    }))
+}

@@ -1,0 +1,124 @@
+//! What the API gives for calls.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    facts::{CallResult, Direction},
+    providers::Provider,
+};
+use crate::{
+    http::extract::{FieldErrors, Validate},
+    wire_enum,
+};
+
+wire_enum! {
+    /// Why an incoming call has no service request and needs a person's eye.
+    pub enum Triage {
+        /// The line belongs to no campaign.
+        UnknownLine = "unknown_line",
+        /// The caller's number cannot be normalised.
+        UnknownCaller = "unknown_caller",
+    }
+}
+
+/// A call.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CallView {
+    /// Its number.
+    #[schema(example = 311)]
+    pub id: i64,
+    /// Who carried it.
+    pub provider: Provider,
+    /// Who called whom.
+    pub direction: Direction,
+    /// The caller: E.164, or as the provider wrote it.
+    #[schema(example = "+79130000001")]
+    pub from: Option<String>,
+    /// The called side, as the provider wrote it.
+    pub to: Option<String>,
+    /// Our number: E.164, or as the provider wrote it.
+    #[schema(example = "+73830000101")]
+    pub line: Option<String>,
+    /// The employee's extension.
+    #[schema(example = "101")]
+    pub operator_extension: Option<String>,
+    /// The service request it belongs to.
+    pub request_id: Option<i64>,
+    /// City id of its line's campaign.
+    pub city_id: Option<i64>,
+    /// Code of its line's campaign.
+    pub campaign: Option<String>,
+    /// When we first heard of it.
+    pub received_at: DateTime<Utc>,
+    /// When it began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was answered.
+    pub answered_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Seconds of conversation.
+    pub talk_s: Option<i64>,
+    /// Seconds until the answer or, for a missed call, until the caller gave up.
+    pub wait_s: Option<i64>,
+    /// Null while it lasts.
+    pub result: Option<CallResult>,
+    /// The provider's code for why it ended.
+    pub cause: Option<i64>,
+    /// Why it waits in triage.
+    pub triage: Option<Triage>,
+}
+
+/// Filters of the list.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct CallParams {
+    /// `answered` or `missed`.
+    pub result: Option<CallResult>,
+    /// `incoming`, `outgoing`, `internal` or `unknown`.
+    pub direction: Option<Direction>,
+    /// The caller's phone, in any usual form.
+    pub phone: Option<String>,
+    /// Number of a service request.
+    pub request: Option<i64>,
+    /// From the previous page.
+    pub cursor: Option<String>,
+    /// 1 to 200, 50 unless given.
+    pub limit: Option<i64>,
+}
+
+impl Validate for CallParams {
+    fn validate(&self, errors: &mut FieldErrors) {
+        errors.optional_text(self.phone.as_deref(), 1..=40, "phone");
+    }
+}
+
+/// Where a page of triage begins.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// From the previous page.
+    pub cursor: Option<String>,
+    /// 1 to 200, 50 unless given.
+    pub limit: Option<i64>,
+}
+
+impl Validate for PageParams {
+    fn validate(&self, _: &mut FieldErrors) {}
+}
+
+/// The service request that a call belongs to.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"request_id": 1042}))]
+pub struct Link {
+    /// Its number.
+    pub request_id: i64,
+}
+
+impl Validate for Link {
+    fn validate(&self, _: &mut FieldErrors) {}
+}

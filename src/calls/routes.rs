@@ -1,0 +1,125 @@
+//! `/api/v1/calls`: HTTP only.
+
+use axum::{Json, extract::State};
+use serde_json::json;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    model::{CallParams, CallView, Link, PageParams},
+    store::{self, Filter},
+};
+use crate::{
+    app::App,
+    auth::caller::CallHandler,
+    error::{self, AppError, Problem},
+    http::{
+        cursor::{self, Cursor, Page},
+        extract::{Id, ValidJson, ValidQuery},
+    },
+    phone,
+    requests::{self, flow, model::EventKind},
+};
+
+/// The endpoints of calls.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(triage)).routes(routes!(read)).routes(routes!(link))
+}
+
+fn page(rows: Vec<CallView>, limit: i64) -> Json<Page<CallView>> {
+    Json(Page::new(rows, limit, |row| Cursor { at: row.received_at, id: row.id }))
+}
+
+/// List calls, newest first
+#[utoipa::path(get, path = "/calls", tag = "calls", params(CallParams), responses(
+    (status = 200, description = "A page", body = Page<CallView>),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 422, description = "A filter is not valid", body = Problem),
+))]
+async fn list(
+    caller: CallHandler,
+    State(app): State<App>,
+    ValidQuery(params): ValidQuery<CallParams>,
+) -> Result<Json<Page<CallView>>, AppError> {
+    let phone = params.phone.map(|text| {
+        phone::normalise(&text, &app.config.telephony.region)
+            .ok_or_else(|| AppError::invalid_field("phone", "is no phone number"))
+    });
+    let filter = Filter {
+        result: params.result,
+        direction: params.direction,
+        phone: phone.transpose()?,
+        request: params.request,
+        triage: false,
+        after: params.cursor.as_deref().map(Cursor::decode).transpose()?,
+        limit: cursor::limit(params.limit)?,
+    };
+    let mut db = app.db.acquire().await?;
+    Ok(page(store::list(&mut db, &caller, &filter).await?, filter.limit))
+}
+
+/// Incoming calls that found no service request and wait for a person, newest first
+#[utoipa::path(get, path = "/calls/triage", tag = "calls", params(PageParams), responses(
+    (status = 200, description = "A page", body = Page<CallView>),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 422, description = "A parameter is not valid", body = Problem),
+))]
+async fn triage(
+    caller: CallHandler,
+    State(app): State<App>,
+    ValidQuery(params): ValidQuery<PageParams>,
+) -> Result<Json<Page<CallView>>, AppError> {
+    let filter = Filter {
+        triage: true,
+        after: params.cursor.as_deref().map(Cursor::decode).transpose()?,
+        limit: cursor::limit(params.limit)?,
+        ..Filter::default()
+    };
+    let mut db = app.db.acquire().await?;
+    Ok(page(store::list(&mut db, &caller, &filter).await?, filter.limit))
+}
+
+/// Read a call
+#[utoipa::path(get, path = "/calls/{id}", tag = "calls", params(("id" = i64, Path)), responses(
+    (status = 200, description = "The call", body = CallView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+))]
+async fn read(caller: CallHandler, State(app): State<App>, Id(id): Id) -> Result<Json<CallView>, AppError> {
+    let mut db = app.db.acquire().await?;
+    Ok(Json(store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?))
+}
+
+/// Link a call to a service request
+#[utoipa::path(post, path = "/calls/{id}/link", tag = "calls", request_body = Link, params(("id" = i64, Path)), responses(
+    (status = 200, description = "Linked", body = CallView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 409, description = "It belongs to another service request", body = Problem),
+    (status = 422, description = "No service request of yours", body = Problem),
+))]
+async fn link(
+    caller: CallHandler,
+    State(app): State<App>,
+    Id(id): Id,
+    ValidJson(body): ValidJson<Link>,
+) -> Result<Json<CallView>, AppError> {
+    let mut tx = app.db.begin().await?;
+    let call = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    if call.request_id.is_some_and(|linked| linked != body.request_id) {
+        return Err(error::CONFLICT.because("This call belongs to another service request."));
+    }
+    let request = requests::store::by_id(&mut tx, &caller, body.request_id).await?;
+    let request = request.ok_or_else(|| AppError::invalid_field("/request_id", "is no service request of yours"))?;
+    if call.request_id.is_none() {
+        store::link(&mut tx, id, request.id, request.city_id).await?;
+        let diff = json!({ "call_id": [null, id] });
+        flow::append(&mut tx, &caller, request.id, EventKind::CallAttached, app.clock.now(), diff).await?;
+    }
+    let linked = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    tx.commit().await?;
+    Ok(Json(linked))
+}

@@ -1,0 +1,82 @@
+//! The database a command works on: DATABASE_URL, or the embedded cluster, which is started unless a
+//! running server of the same data directory already has.
+
+use std::{path::Path, str::FromStr};
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::progress;
+use crate::{
+    config::{Config, ConfigError},
+    db::embedded::{Cluster, Durability, EmbeddedError, Options, running_socket_dir},
+};
+
+/// Connections that the embedded server keeps free beyond the pool: readiness, tools, a person.
+const SPARE_CONNECTIONS: u16 = 20;
+
+/// A database to connect to.
+#[derive(Debug)]
+pub struct Database {
+    /// How to reach it.
+    pub options: PgConnectOptions,
+    cluster: Option<Cluster>,
+}
+
+/// Opens the database that the settings name.
+///
+/// # Errors
+/// When the URL is unusable or the embedded cluster cannot start; the message says what to do.
+pub async fn open(config: &Config) -> anyhow::Result<Database> {
+    if !config.database.url.is_empty() {
+        let options = PgConnectOptions::from_str(config.database.url.expose())
+            .map_err(|error| ConfigError::new("DATABASE_URL", format!("cannot be used: {error}")))?;
+        return Ok(Database { options, cluster: None });
+    }
+    let dir = config.data_dir()?;
+    let options = Options {
+        dir: dir.clone(),
+        durability: Durability::Full,
+        max_connections: config.database.max_connections.saturating_add(SPARE_CONNECTIONS),
+    };
+    let spinner = progress::spinner("opening the embedded database");
+    let started = Cluster::start(options, &|phrase| progress::say(&spinner, phrase)).await;
+    spinner.finish_and_clear();
+    match started {
+        Ok(cluster) => {
+            let options = socket_options(cluster.socket_dir(), cluster.port(), cluster.superuser(), cluster.database());
+            Ok(Database { options, cluster: Some(cluster) })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As [`open`], but joins a server that is running on the same data directory.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_or_join(config: &Config) -> anyhow::Result<Database> {
+    match open(config).await {
+        Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. })) => {
+            let socket_dir = running_socket_dir(&config.data_dir()?).ok_or(error)?;
+            Ok(Database { options: socket_options(&socket_dir, 5432, "switchboard", "switchboard"), cluster: None })
+        }
+        other => other,
+    }
+}
+
+fn socket_options(socket_dir: &Path, port: u16, user: &str, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass().socket(socket_dir).port(port).username(user).database(database)
+}
+
+impl Database {
+    /// Stops the embedded cluster, if that is what it is.
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub async fn close(self) -> anyhow::Result<()> {
+        match self.cluster {
+            Some(cluster) => Ok(cluster.stop().await?),
+            None => Ok(()),
+        }
+    }
+}

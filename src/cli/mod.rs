@@ -1,0 +1,114 @@
+//! The command line: what a person types. Each command is a thin shell over the library.
+
+pub mod database;
+pub mod demo;
+pub mod progress;
+pub mod serve;
+pub mod simulate;
+pub mod user;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    app,
+    config::{Config, ConfigError, DEFAULTS, Settings},
+    db::migrate,
+    telemetry::metrics,
+};
+
+/// Exit code for a setting that cannot be used.
+const EXIT_CONFIG: u8 = 2;
+
+/// The service-request backend of a field-service call centre, observability first.
+///
+/// Try it: `switchboard serve --demo`, then open the address it prints. Without DATABASE_URL it runs
+/// a private PostgreSQL of its own; without REDIS_URL it caches in memory.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, max_term_width = 100)]
+pub struct Cli {
+    /// Read settings from this file; environment variables override it
+    #[arg(long, global = true, env = "SWITCHBOARD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve {
+        /// With a made-up company: cities, campaigns, staff; logins are written to demo.json in the
+        /// data directory
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Bring the database schema up to date
+    Migrate,
+    /// Manage users
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Play a day of a call centre against a running server, and check its counts
+    Simulate(simulate::Arguments),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the metric catalogue as Markdown
+    Metrics,
+    /// Print the effective settings, each with its origin, secrets redacted
+    Config {
+        /// Print the documented defaults instead
+        #[arg(long)]
+        defaults: bool,
+    },
+}
+
+impl Cli {
+    /// Runs the command; errors go to standard error in one line.
+    pub fn run(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("switchboard: the runtime cannot start: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        match runtime.block_on(self.execute()) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("switchboard: {error:#}");
+                if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            }
+        }
+    }
+
+    async fn execute(self) -> anyhow::Result<ExitCode> {
+        let read = || Settings::read(self.config.as_deref(), std::env::vars());
+        match self.command {
+            Command::Serve { demo } => serve::run(read()?, demo).await?,
+            Command::Migrate => {
+                let config = unchecked(&read()?)?;
+                let database = database::open(&config).await?;
+                let outcome = migrate::run(&database.options).await?;
+                database.close().await?;
+                println!("{} of {} migrations applied now; the schema is up to date", outcome.applied, outcome.total);
+            }
+            Command::User(command) => user::run(command, &read()?).await?,
+            Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
+            Command::Openapi => println!("{}", app::openapi().to_pretty_json()?),
+            Command::Metrics => print!("{}", metrics::reference()),
+            Command::Config { defaults: true } => print!("{DEFAULTS}"),
+            Command::Config { defaults: false } => {
+                let settings = read()?;
+                print!("{}", settings.render());
+                settings.config()?.validate()?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Typed settings for a command that serves nobody and so needs no secrets.
+fn unchecked(settings: &Settings) -> Result<Config, ConfigError> {
+    settings.config()
+}

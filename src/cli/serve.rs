@@ -1,0 +1,124 @@
+//! `switchboard serve`: bind, open the database, migrate, serve, and stop in order.
+
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use axum_server::Handle;
+
+use super::{database, demo::Credentials, progress};
+use crate::{
+    app::App,
+    auth::Role,
+    clock::Clock,
+    config::{Config, Settings},
+    db::migrate,
+    http::listen,
+    lifecycle, telemetry, workers,
+};
+
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+const WORKERS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting: a setting, a taken port, the database.
+pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
+    let credentials = if demo {
+        let credentials = Credentials::load_or_create(&settings.config()?.data_dir()?)?;
+        credentials.apply(&mut settings);
+        Some(credentials)
+    } else {
+        None
+    };
+    let config = settings.config()?;
+    config.validate()?;
+    // Bound before anything slow: a taken port is known in milliseconds, and nothing was touched.
+    let public = listen::bind(config.http.addr, "SWITCHBOARD_HTTP_ADDR")?;
+    let ops = listen::bind(config.ops.addr, "SWITCHBOARD_OPS_ADDR")?;
+    let addresses = (public.local_addr()?, ops.local_addr()?);
+    let telemetry = telemetry::init(&config.log)?;
+    let counters = telemetry.counters.clone();
+
+    let outcome = serve(config, (public, ops), addresses, counters, credentials).await;
+    // Blocking, so not on a thread that others may need.
+    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown(FLUSH_LIMIT)).await;
+    outcome
+}
+
+async fn serve(
+    config: Config,
+    (public, ops): (std::net::TcpListener, std::net::TcpListener),
+    (public_addr, ops_addr): (SocketAddr, SocketAddr),
+    counters: telemetry::ProcessCounters,
+    credentials: Option<Credentials>,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let data_dir = config.data_dir()?;
+    let shutdown = config.shutdown.clone();
+    let database = database::open(&config).await?;
+    let spinner = progress::spinner("migrating the database");
+    let migrated = migrate::run(&database.options).await;
+    spinner.finish_and_clear();
+    let migrated = migrated?;
+    let app = App::build(config, database.options.clone(), Clock::System, counters)?;
+    if let Some(credentials) = &credentials {
+        credentials.load_company(&app).await.context("loading the demo company")?;
+    }
+    app.warm_up().await?;
+    workers::start(&app);
+
+    let (public_handle, ops_handle) = (Handle::new(), Handle::new());
+    let public_server = tokio::spawn(listen::serve(public, app.router(), public_handle.clone()));
+    let ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone()));
+    tracing::info!(
+        %public_addr,
+        %ops_addr,
+        migrations_applied = migrated.applied,
+        startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready"
+    );
+    if let Some(credentials) = &credentials {
+        welcome(credentials, &data_dir, public_addr, ops_addr);
+    }
+
+    let signal = lifecycle::shutdown_signal().await?;
+    tracing::info!(signal, "shutting down: not ready any more");
+    app.lifecycle.begin_draining();
+    tokio::time::sleep(Duration::from_millis(shutdown.delay_ms)).await;
+    public_handle.graceful_shutdown(Some(Duration::from_millis(shutdown.drain_ms)));
+    public_server.await??;
+    app.lifecycle.stop_workers(WORKERS_LIMIT).await;
+    // Last, so that the drain can be watched.
+    ops_handle.shutdown();
+    ops_server.await??;
+    app.close().await;
+    database.close().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What a person who just started the demo wants to know. The passwords are the demo's own.
+fn welcome(credentials: &Credentials, data_dir: &Path, public: SocketAddr, ops: SocketAddr) {
+    let file = Credentials::path(data_dir);
+    eprintln!("\n  Switchboard is serving a demo company.\n");
+    eprintln!("    API       http://{public}/api/v1");
+    eprintln!("    Try it    http://{public}/docs");
+    eprintln!("    Ready     http://{public}/health/ready");
+    eprintln!("    Metrics   http://{ops}/metrics");
+    eprintln!("    Logins    {}", file.display());
+    if std::io::stderr().is_terminal() {
+        let shown = [Role::Admin, Role::Manager, Role::Operator, Role::Master];
+        for role in shown {
+            if let Some(user) = credentials.users.iter().find(|user| user.role == role) {
+                eprintln!("              {:<14} {}", user.login, user.password);
+            }
+        }
+    }
+    eprintln!("\n  A day of calls: switchboard simulate --speed 600     Stop: Ctrl-C\n");
+}

@@ -1,0 +1,104 @@
+//! `switchboard user …`.
+
+use std::io::{IsTerminal, Read};
+
+use anyhow::{Context, bail, ensure};
+use clap::Subcommand;
+use rust_decimal::Decimal;
+
+use super::database;
+use crate::{
+    app::App,
+    auth::{
+        Role, passwords,
+        store::{self, NewUser},
+    },
+    clock::Clock,
+    config::Settings,
+    db::migrate,
+    dictionaries,
+    telemetry::ProcessCounters,
+};
+
+/// Commands about users.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Create a user; the password is read from standard input
+    ///
+    /// Works beside a running server. Example:
+    ///
+    ///   printf %s "$PASSWORD" | switchboard user create --login olga --name Olga --role operator --city novosibirsk
+    #[command(verbatim_doc_comment)]
+    Create {
+        /// Lower-case letters, digits, dot, dash, underscore
+        #[arg(long)]
+        login: String,
+        /// Display name
+        #[arg(long)]
+        name: String,
+        /// admin, director, manager, marketer, operator or master
+        #[arg(long, value_parser = |text: &str| text.parse::<Role>())]
+        role: Role,
+        /// Code of a city the user works in; repeat it for several
+        #[arg(long = "city", value_name = "CODE")]
+        cities: Vec<String>,
+        /// For masters: the part of a net that they hand over, 0 to 1
+        #[arg(long)]
+        share: Option<Decimal>,
+    },
+}
+
+/// Runs one.
+///
+/// # Errors
+/// In words for the person who typed it.
+pub async fn run(command: UserCommand, settings: &Settings) -> anyhow::Result<()> {
+    let UserCommand::Create { login, name, role, cities, share } = command;
+    let config = settings.config()?;
+    config.validate()?;
+    ensure!((role == Role::Master) == share.is_some(), "--share: masters need it, and only masters");
+    ensure!(
+        share.is_none_or(|share| (Decimal::ZERO..=Decimal::ONE).contains(&share)),
+        "--share: must be between 0 and 1"
+    );
+    ensure!(role == Role::Admin || !cities.is_empty(), "--city: everyone but an admin works in some city");
+    let password = read_password()?;
+    let hash = passwords::hash(&config.password.pepper, config.password.cost, &password)?;
+
+    let database = database::open_or_join(&config).await?;
+    migrate::run(&database.options).await?;
+    let app = App::build(config, database.options.clone(), Clock::System, ProcessCounters::default())?;
+    let created =
+        create(&app, &NewUser { login: &login, password_hash: &hash, name: &name, role, cities: &cities, share }).await;
+    app.close().await;
+    database.close().await?;
+    println!("user {} created: {login} ({})", created?, role.as_str());
+    Ok(())
+}
+
+async fn create(app: &App, user: &NewUser<'_>) -> anyhow::Result<i64> {
+    let mut db = app.db.acquire().await?;
+    let known = dictionaries::store::load(&mut db).await?.cities;
+    if let Some(stranger) = user.cities.iter().find(|code| known.iter().all(|city| city.code != **code)) {
+        let codes: Vec<&str> = known.iter().map(|city| city.code.as_str()).collect();
+        bail!("--city: there is no city {stranger:?}; known: {}", codes.join(", "));
+    }
+    store::create_user(&mut db, user, app.clock.now()).await.map_err(|error| match error.constraint() {
+        Some("users_login_key") => anyhow::anyhow!("--login: {:?} is taken", user.login),
+        Some("users_login_check") => anyhow::anyhow!("--login: {:?} must be 2 to 64 of a-z 0-9 . _ -", user.login),
+        Some("users_name_check") => anyhow::anyhow!("--name: must have 1 to 100 characters"),
+        _ => error.into(),
+    })
+}
+
+fn read_password() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        eprintln!("Password, then Enter and Ctrl-D (it is shown; better pipe it in):");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(4_096).read_to_string(&mut text).context("reading the password from standard input")?;
+    let password = text.trim_end_matches(['\n', '\r']).to_owned();
+    let length = password.chars().count();
+    ensure!(passwords::LENGTH.contains(&length), "the password must have 8 to 128 characters; it has {length}");
+    Ok(password)
+}

@@ -1,0 +1,243 @@
+//! Settings: one struct a section, every default in `defaults.toml`, every value checked at start.
+//! Reading (files, environment, `*_FILE`) is in [`source`]; what a value must satisfy is here.
+
+mod secret;
+mod source;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+pub use secret::Secret;
+pub use source::{Origin, Settings};
+
+/// The defaults with their documentation: also what `switchboard config --defaults` prints.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Shortest accepted signing key or pepper, in bytes (RFC 7518 §3.2: at least the hash's output).
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// A setting that cannot be used: it names the setting, what is wrong and the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub struct ConfigError {
+    /// The variable or key to change.
+    pub setting: String,
+    /// What is wrong with it and what to do.
+    pub problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { setting: setting.into(), problem: problem.into() }
+    }
+}
+
+/// All settings of a server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each section and key is documented in defaults.toml, which users read")]
+pub struct Config {
+    pub http: Http,
+    pub ops: Ops,
+    pub data: Data,
+    pub database: Database,
+    pub redis: Redis,
+    pub jwt: Jwt,
+    pub password: Password,
+    pub login: Login,
+    pub mango: Mango,
+    pub telephony: Telephony,
+    pub inbox: Inbox,
+    pub log: Log,
+    pub shutdown: Shutdown,
+}
+
+macro_rules! sections {
+    ($($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "each key is documented in defaults.toml, which users read")]
+        pub struct $name { $(pub $field: $ty),* }
+    )*};
+}
+
+sections! {
+    /// The public listener.
+    Http {
+        addr: SocketAddr, request_timeout_ms: u64, body_limit_bytes: usize,
+        allowed_origins: Vec<String>, trusted_proxies: Vec<IpNet>,
+    }
+    /// The listener for Prometheus and probes.
+    Ops { addr: SocketAddr }
+    /// Files of this installation.
+    Data { dir: PathBuf }
+    /// PostgreSQL.
+    Database { url: Secret, max_connections: u16, acquire_timeout_ms: u64, query_timeout_ms: u64 }
+    /// Redis.
+    Redis { url: Secret }
+    /// Access tokens.
+    Jwt { secret: Secret, ttl_s: u32 }
+    /// Password hashing.
+    Password { pepper: Secret, cost: u32, queue_timeout_ms: u64 }
+    /// Limits on logins.
+    Login { per_minute: u32 }
+    /// The Mango Office provider.
+    Mango { api_key: Secret, api_salt: Secret }
+    /// What every provider has in common.
+    Telephony { region: String, dedupe_window_s: u32 }
+    /// The webhook worker.
+    Inbox { poll_interval_ms: u64, max_attempts: u16 }
+    /// Log output.
+    Log { format: LogFormat, level: String }
+    /// How the server stops.
+    Shutdown { delay_ms: u64, drain_ms: u64 }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+impl Database {
+    /// Longest wait for a connection.
+    #[must_use]
+    pub fn acquire_timeout(&self) -> Duration {
+        Duration::from_millis(self.acquire_timeout_ms)
+    }
+
+    /// Longest run of one query.
+    #[must_use]
+    pub fn query_timeout(&self) -> Duration {
+        Duration::from_millis(self.query_timeout_ms)
+    }
+}
+
+impl Config {
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError::new(source::env_name(key), problem));
+        if self.http.addr == self.ops.addr && self.http.addr.port() != 0 {
+            return fail(
+                "ops.addr",
+                "is the public address too; give /metrics an address of its own, such as 127.0.0.1:9464",
+            );
+        }
+        for origin in &self.http.allowed_origins {
+            let parsed = url::Url::parse(origin).map(|url| url.origin().ascii_serialization());
+            if parsed.as_deref() != Ok(origin.as_str()) {
+                return fail(
+                    "http.allowed_origins",
+                    &format!("{origin:?} is no origin; write scheme://host[:port] and nothing after it"),
+                );
+            }
+        }
+        if !(1..=1000).contains(&self.database.max_connections) {
+            return fail("database.max_connections", "must be between 1 and 1000");
+        }
+        check_url("database.url", &self.database.url, &["postgres", "postgresql"])?;
+        check_url("redis.url", &self.redis.url, &["redis", "rediss", "unix"])?;
+        check_secret("jwt.secret", &self.jwt.secret)?;
+        check_secret("password.pepper", &self.password.pepper)?;
+        if !(60..=604_800).contains(&self.jwt.ttl_s) {
+            return fail("jwt.ttl_s", "must be between 60 (a minute) and 604800 (a week)");
+        }
+        if !(12..=16).contains(&self.password.cost) {
+            return fail("password.cost", "must be between 12 (about 0.25 s a login) and 16");
+        }
+        if self.login.per_minute == 0 {
+            return fail("login.per_minute", "must be at least 1");
+        }
+        if self.mango.api_key.is_empty() != self.mango.api_salt.is_empty() {
+            let missing = if self.mango.api_key.is_empty() { "mango.api_key" } else { "mango.api_salt" };
+            return fail(
+                missing,
+                "is missing; Mango needs both SWITCHBOARD_MANGO_API_KEY and SWITCHBOARD_MANGO_API_SALT",
+            );
+        }
+        if phonenumber::country::Id::from_str(&self.telephony.region).is_err() {
+            return fail("telephony.region", "is no two-letter country code such as RU");
+        }
+        if self.inbox.poll_interval_ms == 0 || self.inbox.max_attempts == 0 {
+            return fail("inbox.poll_interval_ms", "and SWITCHBOARD_INBOX_MAX_ATTEMPTS must be at least 1");
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            return fail("log.level", &format!("{error}; try \"info\""));
+        }
+        Ok(())
+    }
+
+    /// The data directory, with the default for this user filled in.
+    ///
+    /// # Errors
+    /// When it is not set and the user has no home.
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+        if self.data.dir != Path::new("") {
+            return std::path::absolute(&self.data.dir)
+                .map_err(|error| ConfigError::new(source::env_name("data.dir"), error.to_string()));
+        }
+        if nix::unistd::geteuid().is_root() {
+            // PostgreSQL refuses to run as root, and no other user can enter /root.
+            return Ok(PathBuf::from("/var/lib/switchboard"));
+        }
+        std::env::home_dir().map(|home| home.join(".local/share/switchboard")).ok_or_else(|| {
+            ConfigError::new(source::env_name("data.dir"), "is not set and there is no home directory; set it")
+        })
+    }
+}
+
+fn check_secret(key: &str, secret: &Secret) -> Result<(), ConfigError> {
+    let name = source::env_name(key);
+    let bytes = secret.expose().len();
+    if bytes == 0 {
+        return Err(ConfigError::new(
+            name.clone(),
+            format!("is not set; make one with: export {name}=$(openssl rand -hex 32)"),
+        ));
+    }
+    let distinct = secret.expose().bytes().collect::<std::collections::BTreeSet<_>>().len();
+    if bytes < MIN_SECRET_BYTES || distinct < 8 {
+        return Err(ConfigError::new(
+            name,
+            format!("is too weak: at least {MIN_SECRET_BYTES} random bytes; make one with: openssl rand -hex 32"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_url(key: &str, value: &Secret, schemes: &[&str]) -> Result<(), ConfigError> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    // The value holds a password: the message may name the scheme only.
+    match url::Url::parse(value.expose()) {
+        Ok(url) if schemes.contains(&url.scheme()) => Ok(()),
+        Ok(url) => Err(ConfigError::new(
+            source::env_name(key),
+            format!("has the scheme {:?}; use {}://", url.scheme(), schemes[0]),
+        )),
+        Err(error) => {
+            Err(ConfigError::new(source::env_name(key), format!("is no URL ({error}); use {}://…", schemes[0])))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

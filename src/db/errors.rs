@@ -1,0 +1,101 @@
+//! Database errors: their class for metrics, and the answer they become.
+
+use std::time::Duration;
+
+use crate::{
+    error::{self, AppError},
+    telemetry::labels::SqlstateClass,
+};
+
+/// Why a database operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No pooled connection was free in time.
+    #[error("no database connection was free within {0:?}")]
+    PoolTimeout(Duration),
+    /// The client-side timeout: the server did not answer, or the network is dark.
+    #[error("the database did not answer within {0:?}")]
+    Timeout(Duration),
+    /// Everything the driver reports.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
+
+impl DbError {
+    /// The class for `db_client_errors_total`; `None` where a pool metric counts it.
+    #[must_use]
+    pub fn class(&self) -> Option<SqlstateClass> {
+        match self {
+            Self::PoolTimeout(_) => None,
+            Self::Timeout(_) => Some(SqlstateClass::Timeout),
+            Self::Sql(error) => Some(class_of(error)),
+        }
+    }
+
+    /// The violated constraint, if that is what happened.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.constraint(),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again later may help: the database was unreachable, busy or restarting.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::PoolTimeout(_) | Self::Timeout(_) => true,
+            Self::Sql(error) => matches!(
+                class_of(error),
+                SqlstateClass::Connection
+                    | SqlstateClass::Rollback
+                    | SqlstateClass::Resources
+                    | SqlstateClass::State
+                    | SqlstateClass::Intervention
+            ),
+        }
+    }
+}
+
+fn class_of(error: &sqlx::Error) -> SqlstateClass {
+    match error {
+        sqlx::Error::Database(error) => error
+            .code()
+            .and_then(|code| code.get(..2).map(str::to_owned))
+            .and_then(|class| SqlstateClass::ALL.iter().copied().find(|known| known.as_str() == class))
+            .unwrap_or(SqlstateClass::Other),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => SqlstateClass::Connection,
+        _ => SqlstateClass::Other,
+    }
+}
+
+impl From<DbError> for AppError {
+    fn from(error: DbError) -> Self {
+        let kind = match &error {
+            DbError::PoolTimeout(_) => error::OVERLOADED,
+            DbError::Timeout(_) => error::TIMED_OUT,
+            DbError::Sql(sql) => match class_of(sql) {
+                SqlstateClass::Connection | SqlstateClass::Resources => error::DATABASE_UNAVAILABLE,
+                // 57014 is our own statement_timeout; the rest of the class is a server going down.
+                SqlstateClass::Intervention
+                    if sql.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
+                        == Some("57014") =>
+                {
+                    error::TIMED_OUT
+                }
+                SqlstateClass::Intervention => error::DATABASE_UNAVAILABLE,
+                // A value that no column can hold, such as U+0000 in a search text.
+                SqlstateClass::Data => error::INVALID,
+                SqlstateClass::Integrity | SqlstateClass::Rollback | SqlstateClass::State => error::CONFLICT,
+                _ => error::INTERNAL,
+            },
+        };
+        let answer = AppError::from(kind).caused_by(error);
+        if kind.status.is_server_error() && kind != error::INTERNAL { answer.retry_after(1) } else { answer }
+    }
+}

@@ -1,0 +1,272 @@
+//! The pool and what may run on it. Every statement goes through [`Telemetry::run`]: a client span,
+//! a histogram, an error counter, the request's own count, and a timeout on our side, because
+//! `statement_timeout` cannot save a query whose network went dark.
+
+use std::{
+    future::Future,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    PgConnection, PgPool, Postgres, Transaction,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tracing::{Instrument, field::Empty, info_span};
+
+use super::{DbError, DbOperation};
+use crate::{
+    config,
+    http::stats,
+    telemetry::{labels::PoolState, metrics::Metrics},
+};
+
+/// The database of one App; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    options: PgConnectOptions,
+    telemetry: Telemetry,
+    acquire_timeout: Duration,
+}
+
+/// What accompanies every statement.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+    timeout: Duration,
+}
+
+impl Telemetry {
+    /// Runs one statement (or BEGIN, COMMIT) under its name.
+    ///
+    /// # Errors
+    /// [`DbError::Timeout`] after the query timeout, else what the driver says.
+    pub async fn run<T: Rows>(
+        &self,
+        operation: DbOperation,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DbError> {
+        let span = info_span!(
+            target: "switchboard::db",
+            "db",
+            otel.name = operation.summary(),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.r#type = Empty,
+            db.system.name = "postgresql",
+            db.query.summary = operation.summary(),
+            db.operation.name = operation.as_str(),
+            db.response.returned_rows = Empty,
+        );
+        let started = Instant::now();
+        let outcome = match tokio::time::timeout(self.timeout, statement.instrument(span.clone())).await {
+            Ok(result) => result.map_err(DbError::from),
+            Err(_) => Err(DbError::Timeout(self.timeout)),
+        };
+        let elapsed = started.elapsed();
+        self.metrics.db_operation_duration(operation).observe(elapsed.as_secs_f64());
+        stats::record_query(elapsed);
+        match &outcome {
+            Ok(value) => {
+                span.record("db.response.returned_rows", value.rows());
+            }
+            // No row where one may be missing is an answer, not a failure.
+            Err(DbError::Sql(sqlx::Error::RowNotFound)) => {}
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                if let Some(class) = error.class() {
+                    self.metrics.db_errors(class).inc();
+                    span.record("error.type", class.as_str());
+                }
+            }
+        }
+        outcome
+    }
+}
+
+/// How many rows a result holds, for the span.
+pub trait Rows {
+    /// Rows returned or affected; one unless said otherwise.
+    fn rows(&self) -> u64 {
+        1
+    }
+}
+
+impl<T> Rows for Option<T> {
+    fn rows(&self) -> u64 {
+        u64::from(self.is_some())
+    }
+}
+
+impl<T> Rows for Vec<T> {
+    fn rows(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl Rows for sqlx::postgres::PgQueryResult {
+    fn rows(&self) -> u64 {
+        self.rows_affected()
+    }
+}
+
+impl Rows for i64 {}
+impl Rows for bool {}
+
+impl Rows for () {
+    fn rows(&self) -> u64 {
+        0
+    }
+}
+
+impl Db {
+    /// A pool over `options`; connects lazily.
+    #[must_use]
+    pub fn new(options: PgConnectOptions, config: &config::Database, metrics: Arc<Metrics>) -> Self {
+        let timeout = config.query_timeout();
+        let options = options.application_name("switchboard").options([
+            ("statement_timeout", format!("{}ms", timeout.as_millis())),
+            ("lock_timeout", format!("{}ms", timeout.as_millis())),
+            ("idle_in_transaction_session_timeout", "10s".to_owned()),
+            ("timezone", "UTC".to_owned()),
+        ]);
+        metrics.db_pool_max_connections().set(i64::from(config.max_connections));
+        let pool = PgPoolOptions::new()
+            .max_connections(u32::from(config.max_connections))
+            .acquire_timeout(config.acquire_timeout())
+            // A dead connection shows itself at the next statement; a ping before each costs a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone());
+        let telemetry = Telemetry { metrics, timeout };
+        Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout() }
+    }
+
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// [`DbError::PoolTimeout`] when none is free in time.
+    pub async fn acquire(&self) -> Result<Conn, DbError> {
+        let started = Instant::now();
+        let acquired = self.pool.acquire().await;
+        let metrics = &self.telemetry.metrics;
+        metrics.db_pool_acquire_duration().observe(started.elapsed().as_secs_f64());
+        match acquired {
+            Ok(connection) => Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone() }),
+            Err(sqlx::Error::PoolTimedOut) => {
+                metrics.db_pool_acquire_timeouts().inc();
+                Err(DbError::PoolTimeout(self.acquire_timeout))
+            }
+            Err(error) => {
+                let error = DbError::from(error);
+                if let Some(class) = error.class() {
+                    metrics.db_errors(class).inc();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A transaction: rolled back unless [`Tx::commit`] is called.
+    ///
+    /// # Errors
+    /// As [`Db::acquire`], or when BEGIN fails.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        let Conn { link: Link::Pooled(connection), telemetry } = self.acquire().await? else {
+            return Err(DbError::Sql(sqlx::Error::WorkerCrashed));
+        };
+        let transaction = telemetry.run(DbOperation::Begin, Begun::on(connection)).await?.0;
+        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry }))
+    }
+
+    /// How to reach the database outside the pool: readiness and elections must not wait for it.
+    #[must_use]
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Sets the pool's gauges; called when metrics are read.
+    pub fn sample(&self) {
+        let metrics = &self.telemetry.metrics;
+        let idle = i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX);
+        metrics.db_pool_connections(PoolState::Idle).set(idle);
+        metrics.db_pool_connections(PoolState::Used).set((i64::from(self.pool.size()) - idle).max(0));
+    }
+
+    /// Closes the pool.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+struct Begun(Transaction<'static, Postgres>);
+
+impl Begun {
+    async fn on(connection: PoolConnection<Postgres>) -> Result<Self, sqlx::Error> {
+        Transaction::begin(connection, None).await.map(Self)
+    }
+}
+
+impl Rows for Begun {
+    fn rows(&self) -> u64 {
+        0
+    }
+}
+
+/// A connection on which stores run their statements.
+#[derive(Debug)]
+pub struct Conn {
+    link: Link,
+    telemetry: Telemetry,
+}
+
+#[derive(Debug)]
+enum Link {
+    Pooled(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Conn {
+    /// The raw connection and what must accompany each statement on it.
+    pub fn parts(&mut self) -> (&mut PgConnection, &Telemetry) {
+        let connection = match &mut self.link {
+            Link::Pooled(connection) => &mut **connection,
+            Link::Transaction(transaction) => &mut **transaction,
+        };
+        (connection, &self.telemetry)
+    }
+}
+
+/// A transaction; derefs to [`Conn`], so that every store function runs inside one too.
+#[derive(Debug)]
+pub struct Tx(Conn);
+
+impl Tx {
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// When the commit is not confirmed; the outcome is then unknown to us.
+    pub async fn commit(self) -> Result<(), DbError> {
+        let Conn { link, telemetry } = self.0;
+        match link {
+            Link::Transaction(transaction) => telemetry.run(DbOperation::Commit, transaction.commit()).await,
+            Link::Pooled(_) => Ok(()),
+        }
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}

@@ -1,0 +1,30 @@
+//! What the business names things: cities, request types, directions, transaction types, campaigns.
+//! Small, read by everybody, so they are cached whole. Read-only for now.
+
+pub mod model;
+pub mod routes;
+pub mod store;
+
+pub use model::Dictionaries;
+
+use crate::{
+    app::App,
+    cache::{Cache, Key},
+    db::{Conn, DbError},
+};
+
+/// All dictionaries, from the cache or on a connection of their own.
+///
+/// # Errors
+/// As the database.
+pub async fn cached(app: &App) -> Result<Dictionaries, DbError> {
+    app.cache.get_or_load(&Key::dictionary("all"), async { store::load(&mut app.db.acquire().await?).await }).await
+}
+
+/// All dictionaries, from the cache or on the caller's connection.
+///
+/// # Errors
+/// As the database.
+pub async fn load(cache: &Cache, db: &mut Conn) -> Result<Dictionaries, DbError> {
+    cache.get_or_load(&Key::dictionary("all"), store::load(db)).await
+}

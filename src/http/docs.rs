@@ -1,0 +1,47 @@
+//! `/openapi.json` and the interactive page at `/docs`, both made from the handlers' annotations.
+
+use axum::{Router, response::Redirect, routing::get};
+use utoipa::{
+    OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_swagger_ui::SwaggerUi;
+
+/// The document without its paths, which the routers add.
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(
+        title = "Switchboard",
+        description = "Service requests of a field-service call centre: from a ringing phone to a closed request.\n\n\
+            Errors are problem+json (RFC 9457) with a stable `code`; times are RFC 3339; money is a decimal in a string.",
+    ),
+    security(("bearer" = []), ("cookie" = [])),
+    modifiers(&Security),
+    tags(
+        (name = "auth", description = "Sign in and out"),
+        (name = "requests", description = "Service requests"),
+        (name = "calls", description = "Phone calls and triage"),
+        (name = "dictionaries", description = "What things are called"),
+        (name = "webhooks", description = "For telephony providers"),
+        (name = "ops", description = "Probes"),
+    ),
+)]
+pub struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new("access"))));
+    }
+}
+
+/// The page and the document.
+pub fn router<S: Clone + Send + Sync + 'static>(document: utoipa::openapi::OpenApi) -> Router<S> {
+    Router::new()
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route("/", get(|| async { Redirect::temporary("/docs") }))
+}

@@ -1,0 +1,89 @@
+//! Optimistic locking: the ETag of a row is its version; If-Match says which version a change is
+//! meant for (RFC 9110 §13.1.1).
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderValue, header, request::Parts},
+};
+
+use crate::error::{self, AppError};
+
+/// The strong ETag of a version.
+#[must_use]
+pub fn etag(version: i32) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
+}
+
+/// What the client's If-Match accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// No header.
+    Absent,
+    /// `*`: any version.
+    Any,
+    /// One of these.
+    Versions(Vec<i32>),
+}
+
+impl IfMatch {
+    fn parse(text: &str) -> Self {
+        if text.trim() == "*" {
+            return Self::Any;
+        }
+        // A weak or foreign tag never matches, which is what 412 is for.
+        let version = |tag: &str| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok();
+        Self::Versions(text.split(',').filter_map(version).collect())
+    }
+
+    /// Fails unless `version` is acceptable.
+    ///
+    /// # Errors
+    /// 412.
+    pub fn check(&self, version: i32) -> Result<(), AppError> {
+        match self {
+            Self::Versions(versions) if !versions.contains(&version) => Err(error::STALE.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails when the client sent none.
+    ///
+    /// # Errors
+    /// 428.
+    pub fn required(self) -> Result<Self, AppError> {
+        if self == Self::Absent { Err(error::IF_MATCH_REQUIRED.into()) } else { Ok(self) }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
+        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self::Absent) };
+        value.to_str().map(Self::parse).map_err(|_| error::MALFORMED.because("If-Match is not text"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn matches_the_version_it_names_and_no_other() {
+        assert!(IfMatch::parse("\"3\"").check(3).is_ok());
+        assert!(IfMatch::parse("\"1\", \"3\"").check(3).is_ok());
+        assert!(IfMatch::parse("*").check(3).is_ok());
+        for wrong in ["\"2\"", "W/\"3\"", "3", "", "\"\"", "\"99999999999999999999\""] {
+            assert!(IfMatch::parse(wrong).check(3).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics_and_never_matches_by_chance(text in "[^0-9*]*") {
+            prop_assert!(IfMatch::parse(&text).check(3).is_err());
+        }
+    }
+}

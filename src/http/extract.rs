@@ -1,0 +1,168 @@
+//! Extractors whose rejections are problems: [`ValidJson`] and [`ValidQuery`] parse, then validate,
+//! and report each bad field by its JSON pointer; [`Id`] is a path id.
+
+use std::ops::RangeInclusive;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
+    http::{StatusCode, header, request::Parts},
+};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_path_to_error::Segment;
+
+use crate::error::{self, AppError, FieldError};
+
+/// Input that knows what it must satisfy beyond its types.
+pub trait Validate {
+    /// Adds an entry for every field that is not valid.
+    fn validate(&self, errors: &mut FieldErrors);
+}
+
+/// Collects what is wrong with an input.
+#[derive(Debug, Default)]
+pub struct FieldErrors(Vec<FieldError>);
+
+impl FieldErrors {
+    /// Adds an entry unless `valid`.
+    pub fn check(&mut self, valid: bool, pointer: &str, detail: impl Into<String>) {
+        if !valid {
+            self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
+        }
+    }
+
+    /// Checks the length (in characters) and content of a text.
+    pub fn text(&mut self, value: &str, length: RangeInclusive<usize>, pointer: &str) {
+        let characters = value.chars().count();
+        if value.contains('\0') {
+            // PostgreSQL cannot store it.
+            self.check(false, pointer, "must not contain U+0000");
+        } else if characters < *length.start() || (*length.start() > 0 && value.trim().is_empty()) {
+            self.check(false, pointer, "must not be empty");
+        } else {
+            self.check(characters <= *length.end(), pointer, format!("must have at most {} characters", length.end()));
+        }
+    }
+
+    /// Checks a text that may be missing.
+    pub fn optional_text(&mut self, value: Option<&str>, length: RangeInclusive<usize>, pointer: &str) {
+        if let Some(value) = value {
+            self.text(value, length, pointer);
+        }
+    }
+
+    /// `Ok` when nothing was added.
+    ///
+    /// # Errors
+    /// 422 with all entries.
+    pub fn into_result(self) -> Result<(), AppError> {
+        if self.0.is_empty() { Ok(()) } else { Err(AppError::invalid(self.0)) }
+    }
+}
+
+/// A JSON body, parsed and validated.
+#[derive(Debug)]
+pub struct ValidJson<T>(pub T);
+
+impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for ValidJson<T> {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
+        let media_type =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let essence = media_type.split(';').next().unwrap_or("").trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(error::WRONG_MEDIA_TYPE.because("Send application/json."));
+        }
+        let bytes = body(request, state).await?;
+        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
+        let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| json_error(&error))?;
+        deserializer.end().map_err(|_| error::MALFORMED.because("There is more after the JSON value."))?;
+        let mut errors = FieldErrors::default();
+        value.validate(&mut errors);
+        errors.into_result()?;
+        Ok(Self(value))
+    }
+}
+
+/// The whole body, under the limit that the router sets.
+///
+/// # Errors
+/// 413, or 400 when the client stops sending.
+pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, AppError> {
+    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            error::TOO_LARGE.into()
+        } else {
+            error::MALFORMED.because("The body broke off.")
+        }
+    })
+}
+
+fn json_error(error: &serde_path_to_error::Error<serde_json::Error>) -> AppError {
+    let inner = error.inner();
+    if inner.is_syntax() || inner.is_eof() {
+        return error::MALFORMED.because(format!(
+            "Not valid JSON at line {}, column {}.",
+            inner.line(),
+            inner.column()
+        ));
+    }
+    let mut pointer = String::new();
+    for segment in error.path() {
+        pointer.push('/');
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&index.to_string()),
+            Segment::Map { key } => pointer.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => pointer.push_str(variant),
+            Segment::Unknown => {}
+        }
+    }
+    AppError::invalid_field(pointer, without_position(&inner.to_string()))
+}
+
+/// serde appends the position, which a pointer makes redundant.
+fn without_position(message: &str) -> &str {
+    message.rfind(" at line ").map_or(message, |at| &message[..at])
+}
+
+/// Query parameters, parsed and validated.
+#[derive(Debug)]
+pub struct ValidQuery<T>(pub T);
+
+impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequestParts<S> for ValidQuery<T> {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
+        let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
+            error::INVALID.because(format!("The query string is not valid: {}", rejection.body_text()))
+        })?;
+        let mut errors = FieldErrors::default();
+        value.validate(&mut errors);
+        errors.into_result()?;
+        Ok(Self(value))
+    }
+}
+
+/// A row id in the path. What is no id names nothing: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct Id(pub i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        match Path::<i64>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(error::NOT_FOUND.into()),
+        }
+    }
+}
+
+/// For a field of a PATCH body: absent (leave it), null (clear it) or a value.
+///
+/// # Errors
+/// As the value's own deserialisation.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

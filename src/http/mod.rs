@@ -1,0 +1,16 @@
+//! Plumbing that every endpoint shares: what a request passes on its way in ([`crate::app`] shows
+//! the order), extractors that turn bad input into problems, and the listeners.
+
+pub mod client_ip;
+pub mod cookies;
+pub mod csrf;
+pub mod cursor;
+pub mod docs;
+pub mod etag;
+pub mod extract;
+pub mod guard;
+pub mod health;
+pub mod listen;
+pub mod observe;
+pub mod rate_limit;
+pub mod stats;

@@ -1,0 +1,141 @@
+//! The outermost layer: one server span, one set of metrics and one log line for each HTTP request,
+//! whatever becomes of it: answered, failed, panicked (500) or abandoned by its client (499).
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::HttpBody,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::stats::{self, RequestStats};
+use crate::{
+    error::ErrorReport,
+    telemetry::{
+        labels::{Method, Route, Status},
+        metrics::Metrics,
+        trace::{self, TraceIds},
+    },
+};
+
+/// The middleware.
+pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>();
+    let (method, route) = (Method::from(request.method()), Route::new(matched));
+    let span = info_span!(
+        target: "switchboard::http",
+        "request",
+        otel.name = format!("{} {}", method.as_str(), route.as_str()),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method.as_str(),
+        http.route = matched.map(MatchedPath::as_str),
+        http.response.status_code = Empty,
+        error.r#type = Empty,
+        user.id = Empty,
+    );
+    // Without a valid traceparent the context is empty and the span starts a trace of its own.
+    let _ = span.set_parent(trace::extract(request.headers()));
+    if let Some(bytes) = content_length(request.headers()) {
+        metrics.http_request_body_size(&route).observe(bytes);
+    }
+    let ids = span.in_scope(TraceIds::current);
+    let mut in_flight = InFlight::new(metrics, method, route, ids, span.clone());
+    let response = stats::scope(in_flight.stats.clone(), next.run(request)).instrument(span).await;
+    in_flight.finish(&response);
+    response
+}
+
+fn content_length(headers: &HeaderMap) -> Option<f64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A request that is being served. If it is dropped before [`InFlight::finish`], its client has gone.
+struct InFlight {
+    metrics: Arc<Metrics>,
+    method: Method,
+    route: Route,
+    ids: Option<TraceIds>,
+    span: Span,
+    stats: Arc<RequestStats>,
+    started: Instant,
+    finished: bool,
+}
+
+impl InFlight {
+    fn new(metrics: Arc<Metrics>, method: Method, route: Route, ids: Option<TraceIds>, span: Span) -> Self {
+        metrics.http_active_requests(method).inc();
+        let (stats, started) = (Arc::default(), Instant::now());
+        Self { metrics, method, route, ids, span, stats, started, finished: false }
+    }
+
+    fn finish(&mut self, response: &Response) {
+        self.finished = true;
+        if let Some(bytes) = response.body().size_hint().exact() {
+            #[expect(clippy::cast_precision_loss, reason = "a body of 2^53 bytes is not served")]
+            self.metrics.http_response_body_size(&self.route).observe(bytes as f64);
+        }
+        self.record(Status::from(response.status()), response.status(), response.extensions().get::<ErrorReport>());
+    }
+
+    fn record(&self, label: Status, status: StatusCode, report: Option<&ErrorReport>) {
+        let elapsed = self.started.elapsed();
+        self.metrics.http_active_requests(self.method).dec();
+        self.metrics.http_request_duration(self.method, &self.route, label).observe(elapsed.as_secs_f64());
+
+        let code = report.map(|report| report.code);
+        let user = self.stats.user();
+        let span = &self.span;
+        span.record("http.response.status_code", status.as_u16());
+        if let Some((id, _)) = user {
+            span.record("user.id", id);
+        }
+        if status.is_server_error() {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", code.unwrap_or(status.as_str()));
+        }
+
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "switchboard::http",
+                    // Given here and not by the log layer: this line is written outside the span.
+                    trace_id = self.ids.as_ref().map(|ids| ids.trace_id.as_str()),
+                    span_id = self.ids.as_ref().map(|ids| ids.span_id.as_str()),
+                    method = self.method.as_str(),
+                    route = self.route.as_str(),
+                    status = status.as_u16(),
+                    error_code = code,
+                    cause = report.and_then(|report| report.cause.as_deref()),
+                    duration_ms = (elapsed.as_secs_f64() * 1e5).round() / 1e2,
+                    user_id = user.map(|(id, _)| id),
+                    role = user.map(|(_, role)| role.as_str()),
+                    db_queries = self.stats.queries(),
+                    db_ms = (self.stats.query_time().as_secs_f64() * 1e5).round() / 1e2,
+                    cache = self.stats.cache().map(|result| result.as_str()),
+                    "request"
+                )
+            };
+        }
+        if status.is_server_error() {
+            line!(error);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.finished {
+            // 499 is nginx's number for it; it has no name in the http crate.
+            let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+            self.record(Status::CLIENT_CLOSED, status, Some(&ErrorReport { code: "client_closed", cause: None }));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What one HTTP request did, gathered while it runs for its log line: who, how many queries, what
+//! the cache said. Lives in a task-local, so that no signature has to carry it.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{auth::Role, telemetry::labels::CacheResult};
+
+tokio::task_local! {
+    static CURRENT: Arc<RequestStats>;
+}
+
+/// The record of one request.
+#[derive(Debug, Default)]
+pub struct RequestStats {
+    queries: AtomicU64,
+    query_nanos: AtomicU64,
+    user: OnceLock<(i64, Role)>,
+    cache: OnceLock<CacheResult>,
+}
+
+impl RequestStats {
+    /// Statements run.
+    #[must_use]
+    pub fn queries(&self) -> u64 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Time spent in them.
+    #[must_use]
+    pub fn query_time(&self) -> Duration {
+        Duration::from_nanos(self.query_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Who asked, once known.
+    #[must_use]
+    pub fn user(&self) -> Option<(i64, Role)> {
+        self.user.get().copied()
+    }
+
+    /// What the cache said, if asked.
+    #[must_use]
+    pub fn cache(&self) -> Option<CacheResult> {
+        self.cache.get().copied()
+    }
+}
+
+/// Runs `work` with `stats` as the current request's record.
+pub async fn scope<T>(stats: Arc<RequestStats>, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(stats, work).await
+}
+
+/// Adds one statement; outside a request (workers) nothing is kept.
+pub fn record_query(elapsed: Duration) {
+    let _ = CURRENT.try_with(|stats| {
+        stats.queries.fetch_add(1, Ordering::Relaxed);
+        stats.query_nanos.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    });
+}
+
+/// Notes who asks.
+pub fn record_user(id: i64, role: Role) {
+    let _ = CURRENT.try_with(|stats| stats.user.set((id, role)));
+}
+
+/// Notes what the cache said; the first look-up counts.
+pub fn record_cache(result: CacheResult) {
+    let _ = CURRENT.try_with(|stats| stats.cache.set(result));
+}

@@ -1,0 +1,35 @@
+//! Switchboard: the service-request backend of a field-service company with a call centre.
+//!
+//! A map of the crate, in the order in which one call passes through the house:
+//!
+//! - [`calls`]: a provider's webhook is verified and stored ([`calls::webhooks`]); a worker folds the
+//!   events of a call into facts and finds or creates its service request ([`calls::inbox`]).
+//! - [`requests`]: what a service request is, the pure state machine ([`requests::state`]) and the
+//!   one transaction that moves it ([`requests::flow`]); [`transactions`] is the money it makes.
+//! - [`auth`]: who is calling and what they may do; handlers state it as their first argument.
+//! - [`dictionaries`]: cities, types, campaigns.
+//! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
+//! - [`telemetry`]: the metric catalogue, traces, logs.
+//! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`lifecycle`],
+//!   [`app`]: how it is put together. [`cli`]: the commands, the demo company and the simulator.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod auth;
+pub mod cache;
+pub mod calls;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod dictionaries;
+pub mod error;
+pub mod http;
+pub mod lifecycle;
+pub mod phone;
+pub mod redis_client;
+pub mod requests;
+pub mod telemetry;
+pub mod transactions;
+pub mod wire_enum;
+pub mod workers;

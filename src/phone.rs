@@ -1,0 +1,55 @@
+//! Phone numbers: whatever people and PBXes write, as E.164.
+
+use phonenumber::{Mode, country};
+
+/// The E.164 form of `text`, read as dialled in `region` (ISO 3166-1 alpha-2); `None` when it is no
+/// possible number: anonymous callers, extensions, short codes.
+#[must_use]
+pub fn normalise(text: &str, region: &str) -> Option<String> {
+    let region: Option<country::Id> = region.parse().ok();
+    let text = text.trim();
+    let e164 = |text: &str| {
+        let number = phonenumber::parse(region, text).ok()?;
+        phonenumber::is_valid(&number).then(|| number.format().mode(Mode::E164).to_string())
+    };
+    // PBXes send international numbers as bare digits: 79130000001. Dialled nationally it would be
+    // no number, so the reading with a plus cannot shadow a national one.
+    let bare_digits = text.len() > 10 && text.bytes().all(|byte| byte.is_ascii_digit());
+    e164(text).or_else(|| if bare_digits { e164(&format!("+{text}")) } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn all_usual_forms_are_one_number() {
+        for form in
+            ["+79130000001", "79130000001", "89130000001", "8 (913) 000-00-01", "+7 913 000 00 01", "9130000001"]
+        {
+            assert_eq!(normalise(form, "RU").as_deref(), Some("+79130000001"), "{form}");
+        }
+        assert_eq!(normalise("+49 30 123456", "RU").as_deref(), Some("+4930123456"));
+    }
+
+    #[test]
+    fn what_is_no_number_is_none() {
+        for text in
+            ["", "anonymous", "unavailable", "101", "112", "sip:user@pbx", "+7", "00000000000", "+799999999999999999"]
+        {
+            assert_eq!(normalise(text, "RU"), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_valid_number_or_none(text: String) {
+            if let Some(e164) = normalise(&text, "RU") {
+                prop_assert!(e164.len() <= 16 && e164.starts_with('+'));
+                prop_assert_eq!(normalise(&e164, "RU").as_deref(), Some(e164.as_str()));
+            }
+        }
+    }
+}

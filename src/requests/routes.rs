@@ -1,0 +1,274 @@
+//! `/api/v1/requests`: HTTP only.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    flow::{self, Effect},
+    model::{
+        Assignment, Comment, Event, EventKind, ListParams, Move, NewComment, NewRequest, PatchRequest, RequestView,
+        Source,
+    },
+    query::Filter,
+    store::{self, NewRow},
+};
+use crate::{
+    app::App,
+    auth::caller::{Commenter, RequestAssigner, RequestDeleter, RequestEditor, RequestMover, RequestReader},
+    dictionaries::{self, Dictionaries},
+    error::{self, AppError, Problem},
+    http::{
+        cursor::{Cursor, Page},
+        etag::{IfMatch, etag},
+        extract::{Id, ValidJson, ValidQuery},
+    },
+    phone,
+};
+
+/// The endpoints of service requests.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, edit, remove))
+        .routes(routes!(transition))
+        .routes(routes!(assign))
+        .routes(routes!(list_comments, comment))
+        .routes(routes!(history))
+}
+
+/// A request with its ETag.
+fn tagged(status: StatusCode, view: RequestView) -> Response {
+    (status, [(header::ETAG, etag(view.version))], Json(view)).into_response()
+}
+
+/// List service requests, newest first
+#[utoipa::path(get, path = "/requests", tag = "requests", params(ListParams), responses(
+    (status = 200, description = "A page", body = Page<RequestView>),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 422, description = "A filter is not valid", body = Problem),
+))]
+async fn list(
+    caller: RequestReader,
+    State(app): State<App>,
+    ValidQuery(params): ValidQuery<ListParams>,
+) -> Result<Json<Page<RequestView>>, AppError> {
+    let filter = Filter::new(params, &app.config.telephony.region)?;
+    let mut db = app.db.acquire().await?;
+    let rows = store::list(&mut db, &caller, &filter).await?;
+    Ok(Json(Page::new(rows, filter.limit, |row| Cursor { at: row.created_at, id: row.id })))
+}
+
+/// Create a service request
+#[utoipa::path(post, path = "/requests", tag = "requests", request_body = NewRequest, responses(
+    (status = 201, description = "Created, in state `new`", body = RequestView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 422, description = "A field is not valid", body = Problem),
+))]
+async fn create(
+    caller: RequestEditor,
+    State(app): State<App>,
+    ValidJson(body): ValidJson<NewRequest>,
+) -> Result<Response, AppError> {
+    let mut tx = app.db.begin().await?;
+    let dictionaries = dictionaries::load(&app.cache, &mut tx).await?;
+    let city = dictionaries.cities.iter().find(|city| city.code == body.city && city.active);
+    // A city of somebody else is as unknown as one that does not exist.
+    let city = city
+        .filter(|city| caller.may_act_in(city.id))
+        .ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
+    check_codes(&dictionaries, body.r#type.as_deref(), body.direction.as_deref())?;
+    let phone = phone::normalise(&body.phone, &app.config.telephony.region)
+        .ok_or_else(|| AppError::invalid_field("/phone", "is no phone number"))?;
+    let now = app.clock.now();
+    let row = NewRow {
+        client_id: store::upsert_client(&mut tx, &phone, body.client_name.as_deref(), now).await?,
+        city: &city.code,
+        kind: body.r#type.as_deref(),
+        direction: body.direction.as_deref(),
+        campaign_id: None,
+        source: Source::Manual,
+        description: body.description.as_deref(),
+        address: body.address.as_deref(),
+        created_by: Some(caller.principal.user_id),
+        at: now,
+    };
+    let created = store::insert(&mut tx, &row).await?;
+    let view = store::by_id(&mut tx, &caller, created.id).await?.ok_or(error::NOT_FOUND)?;
+    tx.commit().await?;
+    flow::record(
+        &app.metrics,
+        &[Effect::Created { source: Source::Manual, kind: created.kind, city: city.code.clone() }],
+    );
+    let location = format!("/api/v1/requests/{}", view.id);
+    let mut response = tagged(StatusCode::CREATED, view);
+    if let Ok(location) = location.try_into() {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Option<&str>) -> Result<(), AppError> {
+    let mut errors = crate::http::extract::FieldErrors::default();
+    let known = |items: &[dictionaries::model::Item], code: Option<&str>| {
+        code.is_none_or(|code| items.iter().any(|item| item.code == code))
+    };
+    errors.check(known(&dictionaries.request_types, kind), "/type", "is no request type");
+    errors.check(known(&dictionaries.directions, direction), "/direction", "is no direction");
+    errors.into_result()
+}
+
+/// Read a service request
+#[utoipa::path(get, path = "/requests/{id}", tag = "requests", params(("id" = i64, Path)), responses(
+    (status = 200, description = "The request; its ETag is what If-Match wants", body = RequestView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+))]
+async fn read(caller: RequestReader, State(app): State<App>, Id(id): Id) -> Result<Response, AppError> {
+    let mut db = app.db.acquire().await?;
+    let view = store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    Ok(tagged(StatusCode::OK, view))
+}
+
+/// Edit what the client said
+#[utoipa::path(patch, path = "/requests/{id}", tag = "requests", request_body = PatchRequest,
+    params(("id" = i64, Path), ("If-Match" = String, Header, description = "The ETag that was read")), responses(
+    (status = 200, description = "Changed", body = RequestView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 409, description = "It has ended", body = Problem),
+    (status = 412, description = "Changed by somebody else", body = Problem),
+    (status = 422, description = "A field is not valid", body = Problem),
+    (status = 428, description = "If-Match is missing", body = Problem),
+))]
+async fn edit(
+    caller: RequestEditor,
+    State(app): State<App>,
+    Id(id): Id,
+    if_match: IfMatch,
+    ValidJson(body): ValidJson<PatchRequest>,
+) -> Result<Response, AppError> {
+    let if_match = if_match.required()?;
+    let dictionaries = dictionaries::cached(&app).await?;
+    check_codes(&dictionaries, body.r#type.as_deref(), body.direction.as_ref().and_then(Option::as_deref))?;
+    flow::edit(&app, &caller, id, &if_match, body).await.map(|view| tagged(StatusCode::OK, view))
+}
+
+/// Delete a service request (it is kept, unseen)
+#[utoipa::path(delete, path = "/requests/{id}", tag = "requests",
+    params(("id" = i64, Path), ("If-Match" = String, Header, description = "The ETag that was read")), responses(
+    (status = 204, description = "Deleted"),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there", body = Problem),
+    (status = 412, description = "Changed by somebody else", body = Problem),
+    (status = 428, description = "If-Match is missing", body = Problem),
+))]
+async fn remove(
+    caller: RequestDeleter,
+    State(app): State<App>,
+    Id(id): Id,
+    if_match: IfMatch,
+) -> Result<StatusCode, AppError> {
+    flow::delete(&app, &caller, id, &if_match.required()?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Move a service request to another state
+#[utoipa::path(post, path = "/requests/{id}/transitions", tag = "requests", request_body = Move,
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Optional: the ETag that was read")), responses(
+    (status = 200, description = "Moved", body = RequestView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 409, description = "No such move from its state; `allowed` lists those there are", body = Problem),
+    (status = 412, description = "Changed by somebody else", body = Problem),
+    (status = 422, description = "Something the state needs is missing", body = Problem),
+))]
+async fn transition(
+    caller: RequestMover,
+    State(app): State<App>,
+    Id(id): Id,
+    if_match: IfMatch,
+    ValidJson(body): ValidJson<Move>,
+) -> Result<Response, AppError> {
+    flow::transition(&app, &caller, id, &if_match, body).await.map(|view| tagged(StatusCode::OK, view))
+}
+
+/// Offer a waiting service request to a master
+#[utoipa::path(post, path = "/requests/{id}/assign", tag = "requests", request_body = Assignment,
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Optional: the ETag that was read")), responses(
+    (status = 200, description = "Offered", body = RequestView),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 403, description = "Not for this role", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 409, description = "It is not waiting", body = Problem),
+    (status = 412, description = "Changed by somebody else", body = Problem),
+    (status = 422, description = "No active master of this city", body = Problem),
+))]
+async fn assign(
+    caller: RequestAssigner,
+    State(app): State<App>,
+    Id(id): Id,
+    if_match: IfMatch,
+    ValidJson(body): ValidJson<Assignment>,
+) -> Result<Response, AppError> {
+    flow::assign(&app, &caller, id, &if_match, body.master_id).await.map(|view| tagged(StatusCode::OK, view))
+}
+
+/// List the comments, oldest first
+#[utoipa::path(get, path = "/requests/{id}/comments", tag = "requests", params(("id" = i64, Path)), responses(
+    (status = 200, description = "The comments", body = Vec<Comment>),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+))]
+async fn list_comments(
+    caller: RequestReader,
+    State(app): State<App>,
+    Id(id): Id,
+) -> Result<Json<Vec<Comment>>, AppError> {
+    let mut db = app.db.acquire().await?;
+    store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    Ok(Json(store::comments(&mut db, id).await?))
+}
+
+/// Write a comment
+#[utoipa::path(post, path = "/requests/{id}/comments", tag = "requests", request_body = NewComment, params(("id" = i64, Path)), responses(
+    (status = 201, description = "Written", body = Comment),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 422, description = "The text is empty or too long", body = Problem),
+))]
+async fn comment(
+    caller: Commenter,
+    State(app): State<App>,
+    Id(id): Id,
+    ValidJson(body): ValidJson<NewComment>,
+) -> Result<(StatusCode, Json<Comment>), AppError> {
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    let comment = store::insert_comment(&mut tx, id, caller.principal.user_id, &body.body, now).await?;
+    flow::append(&mut tx, &caller, id, EventKind::Commented, now, Value::Object(Map::new())).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(comment)))
+}
+
+/// What happened to a service request, oldest first
+#[utoipa::path(get, path = "/requests/{id}/history", tag = "requests", params(("id" = i64, Path)), responses(
+    (status = 200, description = "The history", body = Vec<Event>),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 404, description = "Not there, or not yours to see", body = Problem),
+))]
+async fn history(caller: RequestReader, State(app): State<App>, Id(id): Id) -> Result<Json<Vec<Event>>, AppError> {
+    let mut db = app.db.acquire().await?;
+    store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    Ok(Json(store::history(&mut db, id).await?))
+}

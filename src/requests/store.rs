@@ -1,0 +1,405 @@
+//! SQL of service requests. Every query that a caller's eyes or hands depend on takes the caller's
+//! scope and applies it at the root: what lies outside does not exist.
+
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+use super::{
+    model::{Comment, Event, EventKind, RequestView, Source},
+    query::Filter,
+    state::Status,
+};
+use crate::{
+    auth::Caller,
+    db::{Conn, DbError, DbOperation, Rows},
+};
+
+/// `SELECT` of a [`RequestView`] with the given tail.
+macro_rules! select_request {
+    ($tail:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            RequestView,
+            r#"SELECT r.id, r.version, r.status AS "status: _", r.source AS "source: _", t.code AS "type",
+                      d.code AS "direction?", r.city_id, ci.code AS city, ca.code AS "campaign?",
+                      c.phone_e164 AS client_phone, c.name AS client_name, r.description, r.address,
+                      r.callback_at, r.meeting_at, r.resume_at, r.master_id, r.created_at, r.updated_at,
+                      r.first_response_at, r.assigned_at, r.escalated_at, r.closed_at,
+                      r.result, r.expenses, r.net, r.handover
+                 FROM requests r
+                 JOIN clients c ON c.id = r.client_id
+                 JOIN cities ci ON ci.id = r.city_id
+                 JOIN request_types t ON t.id = r.type_id
+                 LEFT JOIN directions d ON d.id = r.direction_id
+                 LEFT JOIN advertising_campaigns ca ON ca.id = r.campaign_id "# + $tail,
+            $($argument),*
+        )
+    };
+}
+
+/// One request in the caller's scope.
+///
+/// # Errors
+/// As the database.
+pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<RequestView>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = select_request!(
+        "WHERE r.id = $1 AND r.deleted_at IS NULL
+           AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)",
+        id,
+        caller.city_filter() as _,
+        caller.master_filter()
+    );
+    telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
+}
+
+/// The same, locked until the transaction ends.
+///
+/// # Errors
+/// As the database.
+pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<RequestView>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = select_request!(
+        "WHERE r.id = $1 AND r.deleted_at IS NULL
+           AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)
+         FOR UPDATE OF r",
+        id,
+        caller.city_filter() as _,
+        caller.master_filter()
+    );
+    telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await
+}
+
+/// A page of requests in the caller's scope, newest first; one row more than the limit when there
+/// is more.
+///
+/// # Errors
+/// As the database.
+pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec<RequestView>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = select_request!(
+        "WHERE r.deleted_at IS NULL
+           AND ($1::bigint[] IS NULL OR r.city_id = ANY($1)) AND ($2::bigint IS NULL OR r.master_id = $2)
+           AND ($3::text IS NULL OR ci.code = $3)
+           AND ($4::text[] IS NULL OR r.status = ANY($4))
+           AND ($5::bigint IS NULL OR r.master_id = $5)
+           AND ($6::text IS NULL OR t.code = $6)
+           AND ($7::text IS NULL OR ca.code = $7)
+           AND ($8::timestamptz IS NULL OR r.created_at >= $8)
+           AND ($9::timestamptz IS NULL OR r.created_at < $9)
+           AND ($10::text IS NULL OR c.phone_e164 = $10)
+           AND ($11::text IS NULL OR concat_ws(' ', r.address, r.description, c.name) ILIKE $11)
+           AND ($12::timestamptz IS NULL OR (r.created_at, r.id) < ($12, $13))
+         ORDER BY r.created_at DESC, r.id DESC LIMIT $14",
+        caller.city_filter() as _,
+        caller.master_filter(),
+        filter.city,
+        filter.statuses.as_deref() as _,
+        filter.master,
+        filter.kind,
+        filter.campaign,
+        filter.created_from,
+        filter.created_to,
+        filter.phone,
+        filter.text_pattern,
+        filter.after.map(|cursor| cursor.at),
+        filter.after.map(|cursor| cursor.id),
+        filter.limit + 1
+    );
+    telemetry.run(DbOperation::RequestList, query.fetch_all(pg)).await
+}
+
+/// A service request to be created.
+#[derive(Debug)]
+pub struct NewRow<'a> {
+    /// Of [`upsert_client`].
+    pub client_id: i64,
+    /// Code of the city.
+    pub city: &'a str,
+    /// Code of the request type; by the client's history when missing.
+    pub kind: Option<&'a str>,
+    /// Code of the field of work.
+    pub direction: Option<&'a str>,
+    /// Advertising campaign.
+    pub campaign_id: Option<i64>,
+    /// How it came about.
+    pub source: Source,
+    /// What is broken.
+    pub description: Option<&'a str>,
+    /// Where to go.
+    pub address: Option<&'a str>,
+    /// Who typed it in.
+    pub created_by: Option<i64>,
+    /// When it came into being.
+    pub at: DateTime<Utc>,
+}
+
+/// What of a created request its metrics and its creator need.
+#[derive(Clone, Debug)]
+pub struct CreatedRow {
+    /// Its number.
+    pub id: i64,
+    /// Code of its type.
+    pub kind: String,
+}
+
+impl Rows for CreatedRow {}
+impl Rows for Comment {}
+
+/// Creates a request in state `new`, with its history entry.
+///
+/// # Errors
+/// As the database.
+pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(
+        CreatedRow,
+        r#"WITH kind AS (
+               SELECT id, code FROM request_types
+                WHERE code = COALESCE($3, CASE WHEN EXISTS (SELECT FROM requests WHERE client_id = $1) THEN 'repeat' ELSE 'first_time' END)
+           ), created AS (
+               INSERT INTO requests (client_id, city_id, type_id, direction_id, campaign_id, source, status,
+                                     description, address, created_by, created_at, updated_at)
+               SELECT $1, ci.id, kind.id, (SELECT id FROM directions WHERE code = $4), $5, $6, 'new', $7, $8, $9, $10, $10
+                 FROM cities ci, kind WHERE ci.code = $2
+               RETURNING id
+           ), noted AS (
+               INSERT INTO request_events (request_id, at, actor_id, kind, to_status)
+               SELECT id, $10, $9, 'created', 'new' FROM created
+           )
+           SELECT created.id, kind.code AS kind FROM created, kind"#,
+        row.client_id,
+        row.city,
+        row.kind,
+        row.direction,
+        row.campaign_id,
+        row.source.as_str(),
+        row.description,
+        row.address,
+        row.created_by,
+        row.at
+    );
+    telemetry.run(DbOperation::RequestInsert, query.fetch_one(pg)).await
+}
+
+/// The client with this phone, created if new, and *locked* until the transaction ends: calls of one
+/// client queue here. A name is set only where none is known.
+///
+/// # Errors
+/// As the database.
+pub async fn upsert_client(
+    db: &mut Conn,
+    phone_e164: &str,
+    name: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<i64, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "INSERT INTO clients (phone_e164, name, created_at) VALUES ($1, $2, $3)
+         ON CONFLICT (phone_e164) DO UPDATE SET name = COALESCE(clients.name, excluded.name) RETURNING id",
+        phone_e164,
+        name,
+        now
+    );
+    telemetry.run(DbOperation::ClientUpsert, query.fetch_one(pg)).await
+}
+
+/// Renames the client of a request.
+///
+/// # Errors
+/// As the database.
+pub async fn rename_client(db: &mut Conn, request_id: i64, name: Option<&str>) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "UPDATE clients SET name = $2 WHERE id = (SELECT client_id FROM requests WHERE id = $1)",
+        request_id,
+        name
+    );
+    telemetry.run(DbOperation::ClientRename, query.execute(pg)).await.map(drop)
+}
+
+/// The newest unfinished request of a client that was created after `since`. It is not locked: a
+/// person may be working on it.
+///
+/// # Errors
+/// As the database.
+pub async fn open_of_client(db: &mut Conn, client_id: i64, since: DateTime<Utc>) -> Result<Option<i64>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "SELECT id FROM requests
+          WHERE client_id = $1 AND created_at > $2 AND deleted_at IS NULL AND closed_at IS NULL
+          ORDER BY created_at DESC, id DESC LIMIT 1",
+        client_id,
+        since
+    );
+    telemetry.run(DbOperation::RequestOpenOfClient, query.fetch_optional(pg)).await
+}
+
+/// Writes everything that can change, and raises the version. The row must be locked.
+///
+/// # Errors
+/// As the database; a state without what it needs violates a `requests_*` constraint.
+pub async fn save(db: &mut Conn, request: &RequestView) -> Result<i32, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "UPDATE requests SET version = version + 1, status = $2,
+                type_id = (SELECT id FROM request_types WHERE code = $3),
+                direction_id = (SELECT id FROM directions WHERE code = $4),
+                description = $5, address = $6, callback_at = $7, meeting_at = $8, resume_at = $9, master_id = $10,
+                updated_at = $11, first_response_at = $12, assigned_at = $13, escalated_at = $14, closed_at = $15,
+                result = $16, expenses = $17, net = $18, handover = $19
+          WHERE id = $1 RETURNING version",
+        request.id,
+        request.status.as_str(),
+        request.r#type,
+        request.direction,
+        request.description,
+        request.address,
+        request.callback_at,
+        request.meeting_at,
+        request.resume_at,
+        request.master_id,
+        request.updated_at,
+        request.first_response_at,
+        request.assigned_at,
+        request.escalated_at,
+        request.closed_at,
+        request.result,
+        request.expenses,
+        request.net,
+        request.handover
+    );
+    let version = telemetry.run(DbOperation::RequestUpdate, query.fetch_optional(pg)).await?;
+    version.ok_or(DbError::Sql(sqlx::Error::RowNotFound))
+}
+
+/// Deletes softly. The row must be locked.
+///
+/// # Errors
+/// As the database.
+pub async fn delete(db: &mut Conn, id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "UPDATE requests SET version = version + 1, deleted_at = $2, updated_at = $2 WHERE id = $1",
+        id,
+        now
+    );
+    telemetry.run(DbOperation::RequestUpdate, query.execute(pg)).await.map(drop)
+}
+
+/// A history entry to be written.
+#[derive(Debug)]
+pub struct NewEvent<'a> {
+    /// Whose history.
+    pub request_id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who; `None` is the system.
+    pub actor_id: Option<i64>,
+    /// What.
+    pub kind: EventKind,
+    /// For transitions.
+    pub moved: Option<(Status, Status)>,
+    /// Why.
+    pub reason: Option<&'a str>,
+    /// Changed fields.
+    pub diff: Value,
+}
+
+/// Appends to a history.
+///
+/// # Errors
+/// As the database.
+pub async fn append_event(db: &mut Conn, event: &NewEvent<'_>) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "INSERT INTO request_events (request_id, at, actor_id, kind, from_status, to_status, reason, diff)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        event.request_id,
+        event.at,
+        event.actor_id,
+        event.kind.as_str(),
+        event.moved.map(|(from, _)| from.as_str()),
+        event.moved.map(|(_, to)| to.as_str()),
+        event.reason,
+        event.diff
+    );
+    telemetry.run(DbOperation::RequestEventInsert, query.execute(pg)).await.map(drop)
+}
+
+/// The history of a request, oldest first. The caller's scope was applied to the request before.
+///
+/// # Errors
+/// As the database.
+pub async fn history(db: &mut Conn, request_id: i64) -> Result<Vec<Event>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(
+        Event,
+        r#"SELECT id, at, actor_id, kind AS "kind: _", from_status AS "from: _", to_status AS "to: _", reason, diff
+             FROM request_events WHERE request_id = $1 ORDER BY id"#,
+        request_id
+    );
+    telemetry.run(DbOperation::RequestEventList, query.fetch_all(pg)).await
+}
+
+/// Writes a comment.
+///
+/// # Errors
+/// As the database.
+pub async fn insert_comment(
+    db: &mut Conn,
+    request_id: i64,
+    author_id: i64,
+    body: &str,
+    now: DateTime<Utc>,
+) -> Result<Comment, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(
+        Comment,
+        "INSERT INTO request_comments (request_id, author_id, at, body) VALUES ($1, $2, $3, $4) RETURNING id, author_id, at, body",
+        request_id,
+        author_id,
+        now,
+        body
+    );
+    telemetry.run(DbOperation::CommentInsert, query.fetch_one(pg)).await
+}
+
+/// The comments on a request, oldest first.
+///
+/// # Errors
+/// As the database.
+pub async fn comments(db: &mut Conn, request_id: i64) -> Result<Vec<Comment>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(
+        Comment,
+        "SELECT id, author_id, at, body FROM request_comments WHERE request_id = $1 ORDER BY id",
+        request_id
+    );
+    telemetry.run(DbOperation::CommentList, query.fetch_all(pg)).await
+}
+
+/// Whether a user is an active master of a city.
+///
+/// # Errors
+/// As the database.
+pub async fn is_master_of_city(db: &mut Conn, user_id: i64, city_id: i64) -> Result<bool, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM users u JOIN user_cities uc ON uc.user_id = u.id JOIN master_profiles p ON p.user_id = u.id
+                           WHERE u.id = $1 AND u.role = 'master' AND u.status = 'active' AND uc.city_id = $2) AS "is!""#,
+        user_id,
+        city_id
+    );
+    telemetry.run(DbOperation::MasterForAssignment, query.fetch_one(pg)).await
+}
+
+/// The part of a net that a master hands over.
+///
+/// # Errors
+/// As the database.
+pub async fn master_share(db: &mut Conn, user_id: i64) -> Result<Option<Decimal>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!("SELECT share FROM master_profiles WHERE user_id = $1", user_id);
+    telemetry.run(DbOperation::MasterShare, query.fetch_optional(pg)).await
+}

@@ -1,0 +1,85 @@
+//! What runs beside the requests: the webhook inbox, and the sampler of gauges that nobody else sets.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::{
+    app::App,
+    calls::{
+        self,
+        inbox::{self, Progress},
+        providers::Provider,
+    },
+};
+
+/// How often backlog and Redis are looked at.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+const LAG_EVERY: Duration = Duration::from_millis(100);
+/// Pause after the database failed, so that an outage is not made worse.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Starts all of them; they stop with the lifecycle.
+pub fn start(app: &App) {
+    app.lifecycle.spawn(run_inbox(app.clone()));
+    app.lifecycle.spawn(sample(app.clone()));
+    app.lifecycle.spawn(measure_lag(app.clone()));
+}
+
+/// Deals with webhook events until told to stop; the one at hand is finished first.
+async fn run_inbox(app: App) {
+    let stopped = app.lifecycle.stopped();
+    let poll = Duration::from_millis(app.config.inbox.poll_interval_ms);
+    while !stopped.is_cancelled() {
+        let pause = match inbox::process_next(&app).await {
+            Ok(Progress::Worked) => continue,
+            // The wake-up covers events stored here; the poll those that another replica stored.
+            Ok(Progress::Idle) => poll,
+            Err(error) => {
+                tracing::warn!(target: "switchboard::inbox", error = crate::error::describe(&error), "the inbox waits for the database");
+                AFTER_FAILURE
+            }
+        };
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = app.inbox_wakeup.notified() => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Keeps the gauges that are not set where something happens.
+async fn sample(app: App) {
+    let stopped = app.lifecycle.stopped();
+    let mut ticks = interval(SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // A backlog that cannot be read keeps its last value; the database's own metrics tell why.
+        if let Ok(mut db) = app.db.acquire().await
+            && let Ok(waiting) = calls::store::backlog(&mut db).await
+        {
+            for provider in Provider::ALL {
+                let count = waiting.iter().find(|(of, _)| of == provider).map_or(0, |(_, count)| *count);
+                app.metrics.webhook_backlog(*provider).set(count);
+            }
+        }
+        app.check_dependencies().await;
+    }
+}
+
+/// Measures how late timers fire, which is how long a ready task waits for a thread.
+async fn measure_lag(app: App) {
+    let stopped = app.lifecycle.stopped();
+    while !stopped.is_cancelled() {
+        let asked = Instant::now();
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            () = sleep(LAG_EVERY) => {}
+        }
+        app.metrics.event_loop_lag().observe(asked.elapsed().saturating_sub(LAG_EVERY).as_secs_f64());
+    }
+}
