@@ -16,6 +16,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=SWITCHBOARD_REVISION");
     println!("cargo::rerun-if-changed=.git/HEAD");
     println!("cargo::rerun-if-changed=migrations");
+    // Query metadata that changed without the query text must be read again.
+    println!("cargo::rerun-if-changed=.sqlx");
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {

@@ -49,7 +49,6 @@ pub struct App(Arc<Shared>);
 
 /// What [`App`] shares.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each is documented by its type")]
 pub struct Shared {
     pub config: Config,
     pub clock: Clock,

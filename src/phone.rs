@@ -18,6 +18,17 @@ pub fn normalise(text: &str, region: &str) -> Option<String> {
     e164(text).or_else(|| if bare_digits { e164(&format!("+{text}")) } else { None })
 }
 
+/// As [`normalise`], for a line of ours, which we may advertise before the numbering plan that the
+/// library knows has it: 7 to 15 digits are then taken as they stand, with a plus.
+#[must_use]
+pub fn normalise_line(text: &str, region: &str) -> Option<String> {
+    let digits = text.trim().trim_start_matches('+');
+    let plausible = (7..=15).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && !digits.starts_with('0');
+    normalise(text, region).or_else(|| plausible.then(|| format!("+{digits}")))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,12 +54,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_line_may_be_newer_than_the_numbering_plan() {
+        assert_eq!(normalise("78430000101", "RU"), None);
+        assert_eq!(normalise_line("78430000101", "RU").as_deref(), Some("+78430000101"));
+        assert_eq!(normalise_line("8 (495) 000-01-01", "RU").as_deref(), Some("+74950000101"));
+        assert_eq!(normalise_line("queue-7", "RU"), None);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_valid_number_or_none(text: String) {
             if let Some(e164) = normalise(&text, "RU") {
                 prop_assert!(e164.len() <= 16 && e164.starts_with('+'));
-                prop_assert_eq!(normalise(&e164, "RU").as_deref(), Some(e164.as_str()));
+                prop_assert_eq!(normalise(&e164, "RU"), Some(e164));
             }
         }
     }

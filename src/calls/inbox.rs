@@ -137,7 +137,7 @@ async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Re
     let facts = facts::fold(&events);
     let region = &app.config.telephony.region;
     let from_e164 = facts.from.as_deref().and_then(|number| phone::normalise(number, region));
-    let line_e164 = facts.line.as_deref().and_then(|number| phone::normalise(number, region));
+    let line_e164 = facts.line.as_deref().and_then(|number| phone::normalise_line(number, region));
     let campaign = match &line_e164 {
         Some(line) => store::campaign_by_line(tx, line).await?,
         None => None,

@@ -52,7 +52,6 @@ pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Call
 
 /// Filters of a list of calls.
 #[derive(Debug, Default)]
-#[expect(missing_docs, reason = "as in CallParams")]
 pub struct Filter {
     pub result: Option<CallResult>,
     pub direction: Option<Direction>,
@@ -137,7 +136,6 @@ pub async fn insert_event(
 
 /// An event taken from the inbox.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the columns of webhook_events")]
 pub struct InboxEvent {
     pub id: i64,
     pub provider: Provider,
@@ -299,7 +297,6 @@ pub async fn campaign_by_line(db: &mut Conn, line_e164: &str) -> Result<Option<L
 
 /// A call to be stored.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the columns of calls")]
 pub struct CallRow<'a> {
     pub provider: Provider,
     pub call_key: &'a str,

@@ -29,6 +29,7 @@ pub const FILE: &str = "demo.json";
 
 /// What the demo's file holds: also what `simulate` reads.
 #[derive(Clone, Serialize, Deserialize)]
+#[expect(missing_debug_implementations, reason = "secrets must not be printable by accident")]
 pub struct Credentials {
     /// Signs access tokens.
     pub jwt_secret: String,
@@ -46,6 +47,7 @@ pub struct Credentials {
 
 /// One login of the demo.
 #[derive(Clone, Serialize, Deserialize)]
+#[expect(missing_debug_implementations, reason = "secrets must not be printable by accident")]
 pub struct DemoUser {
     /// Login.
     pub login: String,

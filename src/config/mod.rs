@@ -42,7 +42,6 @@ impl ConfigError {
 /// All settings of a server.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each section and key is documented in defaults.toml, which users read")]
 pub struct Config {
     pub http: Http,
     pub ops: Ops,
@@ -64,7 +63,6 @@ macro_rules! sections {
         $(#[$meta])*
         #[derive(Clone, Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
-        #[expect(missing_docs, reason = "each key is documented in defaults.toml, which users read")]
         pub struct $name { $(pub $field: $ty),* }
     )*};
 }

@@ -4,7 +4,6 @@ macro_rules! operations {
     ($($variant:ident = $name:literal $verb:literal $table:literal;)*) => {
         crate::label_enum! {
             /// One statement of a `store.rs`, as metrics and spans name it.
-            #[expect(missing_docs, reason = "each is the function of the same name")]
             pub enum DbOperation { $($variant = $name),* }
         }
 

@@ -61,7 +61,6 @@ pub struct Campaign {
 
 /// All of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the dictionaries' names")]
 pub struct Dictionaries {
     pub cities: Vec<City>,
     pub request_types: Vec<Item>,

@@ -11,7 +11,6 @@ use crate::{
 
 /// Filters of a list, parsed.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "as in ListParams")]
 pub struct Filter {
     pub city: Option<String>,
     pub statuses: Option<Vec<String>>,

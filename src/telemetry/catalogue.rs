@@ -40,7 +40,6 @@ pub struct MetricSpec {
 
 /// Prometheus metric types in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of Prometheus")]
 pub enum Kind {
     Counter,
     Gauge,

@@ -64,7 +64,6 @@ macro_rules! label_enum {
 
 label_enum! {
     /// `http.request.method` of the semantic conventions; others become `_OTHER`.
-    #[expect(missing_docs, reason = "the names of RFC 9110")]
     pub enum Method {
         Get = "GET", Head = "HEAD", Post = "POST", Put = "PUT", Patch = "PATCH", Delete = "DELETE",
         Options = "OPTIONS", Connect = "CONNECT", Trace = "TRACE", Other = "_OTHER",
@@ -252,7 +251,6 @@ label_enum! {
 
 label_enum! {
     /// Severity of a log line.
-    #[expect(missing_docs, reason = "the levels of the tracing crate")]
     pub enum LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
 }
 

@@ -1,0 +1,76 @@
+# The commands of everyday work. `make` lists them.
+#
+# Each one installs what it needs and does not find; CI runs the same ones.
+
+.DEFAULT_GOAL := help
+.PHONY: help run simulate test lint audit coverage docs sqlx build-release clean
+
+program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
+
+# Whatever the caller's environment says, sources are checked against .sqlx and not against a database.
+export SQLX_OFFLINE := true
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## Run the server with a database of its own and demo data; ARGS="..." is passed on
+	@scripts/setup postgres
+	cargo build --locked
+	@# With no shell or cargo in between, Ctrl-C reaches the server once, and make waits until it has drained.
+	exec $(program) serve --demo $(ARGS)
+
+simulate: ARGS ?= --seed 1 --speed 600
+simulate: ## Send a day's calls and requests to the server of `make run`; ARGS="--seed 1 --speed 600"
+	@scripts/setup
+	cargo build --locked
+	exec $(program) simulate $(ARGS)
+
+test: ## Run all tests
+	@scripts/setup postgres redis promtool
+	cargo test --locked
+	cargo test --locked --test stack
+
+lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell scripts
+	@scripts/setup rustfmt clippy cargo-deny postgres shellcheck
+	cargo fmt --check
+	shellcheck scripts/* .ci/run
+	@# cargo-deny looks at every platform's dependencies, a build fetches only this one's.
+	cargo fetch --locked
+	cargo deny --offline check bans licenses sources
+	cargo clippy --locked --all-targets -- -D warnings
+	@# To cargo, a test with `test = false` is not one of all targets.
+	cargo clippy --locked --test stack -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	scripts/sqlx-prepare --check
+
+audit: ## Look for known vulnerabilities in the dependencies; needs the network
+	@scripts/setup cargo-deny
+	cargo deny check advisories
+
+coverage: ## Run all tests, fail below 85 % of lines; writes target/coverage/
+	@scripts/setup llvm-tools cargo-llvm-cov postgres redis promtool
+	cargo llvm-cov clean --workspace
+	cargo llvm-cov --locked --no-report
+	cargo llvm-cov --locked --no-report --test stack
+	cargo llvm-cov report --html --output-dir target/coverage
+	cargo llvm-cov report --lcov --output-path target/coverage/lcov.info
+	cargo llvm-cov report --fail-under-lines 85
+
+docs: ## Write docs/METRICS.md from the metric catalogue
+	@scripts/setup
+	cargo build --locked
+	@mkdir -p docs
+	@# Through another file: a failure must not leave half a page.
+	$(program) metrics > docs/METRICS.md.new
+	mv docs/METRICS.md.new docs/METRICS.md
+
+sqlx: ## Write .sqlx after a query or a migration changed
+	@scripts/setup postgres
+	scripts/sqlx-prepare
+
+build-release: ## Build the optimised program, target/release/switchboard
+	@scripts/setup
+	cargo build --locked --release
+
+clean: ## Remove what was built; the data of `make run` stays
+	cargo clean

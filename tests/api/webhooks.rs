@@ -1,0 +1,238 @@
+//! `POST /api/v1/webhooks/telephony/{provider}` and what the worker makes of it.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use switchboard::auth::Role;
+
+use crate::support::{
+    KAZAN_LINE, MANGO_SALT, MOSCOW, MOSCOW_LINE, TestApp, config,
+    telephony::{Call, Event, form},
+};
+
+const OUTCOMES: &str = "switchboard_webhook_events_total";
+
+fn outcome(name: &str) -> String {
+    format!("{OUTCOMES}{{outcome=\"{name}\",provider=\"mango\"}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_copies_at_once_are_one_call_and_one_request() {
+    let app = TestApp::start().await;
+    let event = Call::new("entry", "79161234567", MOSCOW_LINE).appeared();
+    let deliveries = (0..50).map(|_| async { app.stranger().deliver(&event).await.expect(200)["status"].clone() });
+    let answers = futures_util::future::join_all(deliveries).await;
+    assert_eq!(answers.iter().filter(|status| **status == "accepted").count(), 1);
+    // Several workers at once, as several replicas would have them.
+    tokio::join!(app.drain_inbox(), app.drain_inbox(), app.drain_inbox());
+    assert_eq!(app.database.count("SELECT count(*) FROM calls").await, 1);
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 1);
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value(&outcome("accepted")), 1.0);
+    assert_eq!(scrape.value(&outcome("duplicate")), 49.0);
+    assert_eq!(scrape.sum("switchboard_service_requests_created_total"), 1.0);
+}
+
+/// The call and its request, without what differs between two runs by nature.
+async fn end_state(app: &TestApp) -> Value {
+    let sql = "SELECT jsonb_build_object(
+                   'call', to_jsonb(k) - '{id,call_key,request_id}'::text[],
+                   'request', to_jsonb(r) - '{id,client_id}'::text[],
+                   'history', (SELECT jsonb_agg(e.kind ORDER BY e.id) FROM request_events e WHERE e.request_id = r.id))
+                 FROM calls k JOIN requests r ON r.id = k.request_id ORDER BY k.id DESC LIMIT 1";
+    sqlx::query_scalar(sql).fetch_one(&mut app.database.connect().await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_call_end_in_the_same_state_in_every_order() {
+    let app = TestApp::start().await;
+    let pbx = app.stranger();
+    let mut ends = Vec::new();
+    // 3 events in all 6 orders, and each of the 7 of an answered call first, last and reversed.
+    let missed = |n: usize| Call::new(&format!("missed{n}"), &phone(n), MOSCOW_LINE).missed();
+    for (n, order) in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].into_iter().enumerate() {
+        let events = missed(n);
+        for index in order {
+            pbx.deliver(&events[index]).await.expect(200);
+            app.drain_inbox().await;
+        }
+        ends.push(normalised(end_state(&app).await));
+    }
+    assert_eq!(ends.iter().map(Value::to_string).collect::<BTreeSet<_>>().len(), 1, "{ends:#?}");
+    assert_eq!(ends[0]["call"]["result"], "missed");
+    assert_eq!(ends[0]["call"]["wait_s"], 25);
+
+    let mut ends = BTreeSet::new();
+    for n in 10..25_usize {
+        let mut events = Call::new(&format!("answered{n}"), &phone(n), MOSCOW_LINE).answered();
+        match n % 3 {
+            0 => events.rotate_left(n % 7),
+            1 => events.reverse(),
+            _ => events.swap(n % 7, (n * 5 + 1) % 7),
+        }
+        // Some of them twice.
+        events.extend_from_within(n % 5..);
+        for event in &events {
+            pbx.deliver(event).await.expect(200);
+            if n % 2 == 0 {
+                app.drain_inbox().await;
+            }
+        }
+        app.drain_inbox().await;
+        ends.insert(normalised(end_state(&app).await).to_string());
+    }
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    // Each call was counted once, whichever event told that it was over.
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value("switchboard_calls_total{direction=\"incoming\",result=\"missed\"}"), 6.0);
+    assert_eq!(scrape.value("switchboard_calls_total{direction=\"incoming\",result=\"answered\"}"), 15.0);
+}
+
+fn phone(n: usize) -> String {
+    format!("7916{:07}", 1_000_000 + n)
+}
+
+/// Each run has a caller of its own; the rest must be equal.
+fn normalised(mut end: Value) -> Value {
+    for field in ["from_raw", "from_e164"] {
+        assert!(end["call"][field].is_string());
+        end["call"][field] = Value::Null;
+    }
+    end
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_call_within_half_an_hour_joins_the_open_request() {
+    let app = TestApp::start().await;
+    let (pbx, operator) = (app.stranger(), app.actor(Role::Operator, &[MOSCOW]).await);
+    let call = |entry: &str| Call::new(entry, "8 (916) 123-45-67", MOSCOW_LINE).appeared();
+    let before = app.scrape().await;
+    for (entry, minutes, requests) in [("a", 0, 1), ("b", 29, 1), ("c", 2, 2)] {
+        app.clock.advance(TimeDelta::minutes(minutes));
+        pbx.deliver(&call(entry)).await.expect(200);
+        app.drain_inbox().await;
+        assert_eq!(app.database.count("SELECT count(*) FROM requests").await, requests, "call {entry}");
+    }
+    // Ended requests take no calls, however young.
+    let newest = operator.get("/api/v1/requests?limit=1").await.expect(200)["items"][0].clone();
+    assert_eq!(newest["type"], "repeat");
+    assert_eq!(newest["client_phone"], "+79161234567");
+    operator.move_to(newest["id"].as_i64().unwrap(), json!({ "to": "not_order" })).await.expect(200);
+    pbx.deliver(&call("d")).await.expect(200);
+    app.drain_inbox().await;
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 3);
+    assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE request_id IS NOT NULL").await, 4);
+    let changes = app.scrape().await.changes_since(&before);
+    assert_eq!(changes["switchboard_calls_deduplicated_total{provider=\"mango\"}"], 1.0);
+    assert_eq!(changes["switchboard_service_requests_created_total{source=\"call\",type=\"first_time\"}"], 1.0);
+    assert_eq!(changes["switchboard_service_requests_created_total{source=\"call\",type=\"repeat\"}"], 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_calls_of_one_client_at_once_make_one_request() {
+    let app = TestApp::start().await;
+    let pbx = app.stranger();
+    for n in 0..20 {
+        pbx.deliver(&Call::new(&format!("entry{n}"), "79161234567", MOSCOW_LINE).appeared()).await.expect(200);
+    }
+    tokio::join!(app.drain_inbox(), app.drain_inbox(), app.drain_inbox(), app.drain_inbox());
+    assert_eq!(app.database.count("SELECT count(*) FROM calls").await, 20);
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_always_stored_and_an_unclear_one_waits_in_triage() {
+    let app = TestApp::start().await;
+    let (pbx, operator) = (app.stranger(), app.actor(Role::Operator, &[MOSCOW]).await);
+    pbx.deliver(&Call::new("stray", "79161234567", "74959999999").appeared()).await.expect(200);
+    pbx.deliver(&Call::new("anonymous", "anonymous", MOSCOW_LINE).appeared()).await.expect(200);
+    pbx.deliver(&Call::new("elsewhere", "79161234568", KAZAN_LINE).appeared()).await.expect(200);
+    app.drain_inbox().await;
+    assert_eq!(app.database.count("SELECT count(*) FROM calls").await, 3);
+    let triage = operator.get("/api/v1/calls/triage").await.expect(200)["items"].clone();
+    let reasons: Vec<&str> = triage.as_array().unwrap().iter().map(|call| call["triage"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["unknown_caller", "unknown_line"], "newest first; the call of another city is not ours");
+    assert_eq!(triage[0]["from"], "anonymous");
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value("switchboard_calls_unknown_line_total{provider=\"mango\"}"), 1.0);
+    assert_eq!(scrape.value("switchboard_calls_unknown_caller_total{provider=\"mango\"}"), 1.0);
+    // A person decides.
+    let request = operator.create_request(MOSCOW, "+79161234567").await;
+    let link = format!("/api/v1/calls/{}/link", triage[1]["id"]);
+    let linked = operator.post(&link, json!({ "request_id": request["id"] })).await.expect(200);
+    assert_eq!((&linked["request_id"], &linked["triage"]), (&request["id"], &Value::Null));
+    // A late event of that call does not undo it.
+    let late = Call::new("stray", "79161234567", "74959999999").missed();
+    for event in &late {
+        pbx.deliver(event).await.expect(200);
+    }
+    app.drain_inbox().await;
+    let call = operator.get(&format!("/api/v1/calls/{}", triage[1]["id"])).await.expect(200);
+    assert_eq!(
+        (&call["request_id"], &call["triage"], &call["result"]),
+        (&request["id"], &Value::Null, &json!("missed"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_signed_well_is_counted_and_not_stored() {
+    let app = TestApp::start().await;
+    let pbx = app.stranger();
+    let json = Call::new("entry", "79161234567", MOSCOW_LINE).appeared().json;
+    let good = form(&json, MANGO_SALT);
+    let with = |field: usize, value: &str| {
+        let mut form = good.clone();
+        form[field].1 = value.to_owned();
+        form
+    };
+    pbx.deliver_raw("/events/call", &form(&json, "another salt")).await.problem(401, "bad_signature");
+    pbx.deliver_raw("/events/call", &with(0, "another key")).await.problem(401, "bad_signature");
+    pbx.deliver_raw("/events/call", &with(1, "")).await.problem(401, "bad_signature");
+    pbx.deliver_raw("/events/call", &with(2, &json.replace("79161234567", "79161234568")))
+        .await
+        .problem(401, "bad_signature");
+    pbx.deliver_raw("/events/call", &good[..2]).await.problem(400, "malformed");
+    pbx.deliver_raw("/events/call", &[]).await.problem(400, "malformed");
+    pbx.deliver_raw("/events/call", &with(2, &"x".repeat(300_000))).await.problem(413, "too_large");
+    pbx.deliver_raw("/events/nonsense", &good).await.problem(404, "not_found");
+    assert_eq!(app.database.count("SELECT count(*) FROM webhook_events").await, 0);
+    assert_eq!(app.scrape().await.value(&outcome("rejected")), 8.0);
+    // The same form as it should be.
+    pbx.deliver_raw("/events/call", &good).await.expect(200);
+    // To the address without a kind, the content tells; it is then the same event.
+    assert_eq!(pbx.deliver_raw("", &good).await.expect(200)["status"], "duplicate");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_the_provider_is_off() {
+    let mut config = config();
+    config.mango.api_key = switchboard::config::Secret::default();
+    let app = TestApp::start_with(config).await;
+    let pbx = app.stranger();
+    pbx.deliver(&Call::new("entry", "79161234567", MOSCOW_LINE).appeared()).await.problem(404, "not_found");
+    let body = form("{}", MANGO_SALT);
+    let unknown = pbx.request(reqwest::Method::POST, "/api/v1/webhooks/telephony/unknown").form(&body);
+    pbx.send(unknown).await.problem(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_event_that_cannot_be_read_is_kept_as_failed_and_counted() {
+    let app = TestApp::start().await;
+    let pbx = app.stranger();
+    for json in ["not json at all", "{}", r#"{"entry_id": "e", "call_id": "c", "seq": "many"}"#, "[1, 2", "\"\\u0000\""]
+    {
+        pbx.deliver(&Event { kind: "call", json: json.to_owned() }).await.expect(200);
+    }
+    app.drain_inbox().await;
+    let failed =
+        app.database.count("SELECT count(*) FROM webhook_events WHERE status = 'failed' AND error <> ''").await;
+    assert_eq!(failed, 5);
+    assert_eq!(app.database.count("SELECT count(*) FROM calls").await, 0);
+    assert_eq!(app.scrape().await.value(&outcome("failed")), 5.0);
+    // A recording is understood, and nothing is done with it yet.
+    let recording = json!({ "entry_id": "e", "call_id": "c", "recording_id": "r", "timestamp": 1_780_000_000, "recording_state": "Completed", "seq": 1 });
+    pbx.deliver(&Event { kind: "recording", json: recording.to_string() }).await.expect(200);
+    app.drain_inbox().await;
+    assert_eq!(app.scrape().await.value(&outcome("ignored")), 1.0);
+}

@@ -1,0 +1,128 @@
+//! People, as HTTP clients.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::PASSWORD;
+
+/// A number nobody has had yet in this process.
+pub fn number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {} {:?}", self.status, self.text))
+    }
+
+    /// The body, after checking the status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Checks that it is a problem with this status and code; returns it.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:switchboard:problem:{code}"));
+        problem
+    }
+
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Somebody with a session, or nobody.
+pub struct Actor {
+    pub id: i64,
+    pub login: String,
+    pub token: Option<String>,
+    /// An address of their own: logins are limited per address.
+    pub address: String,
+    base: String,
+    client: reqwest::Client,
+}
+
+impl Actor {
+    pub fn stranger(base: &str) -> Self {
+        let n = number();
+        Self {
+            id: 0,
+            login: String::new(),
+            token: None,
+            address: format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255),
+            base: base.to_owned(),
+            client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
+        }
+    }
+
+    pub async fn sign_in(base: &str, id: i64, login: &str) -> Self {
+        let mut actor = Self { id, login: login.to_owned(), ..Self::stranger(base) };
+        let body = json!({ "login": login, "password": PASSWORD, "session": "token" });
+        let session = actor.post("/api/v1/auth/login", body).await.expect(200);
+        actor.token = Some(session["access_token"].as_str().unwrap().to_owned());
+        actor
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request =
+            self.client.request(method, format!("{}{path}", self.base)).header("x-forwarded-for", &self.address);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// PATCH with If-Match.
+    pub async fn patch(&self, path: &str, etag: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).header("if-match", etag).json(&body)).await
+    }
+
+    /// Types in a service request and returns it.
+    pub async fn create_request(&self, city: &str, phone: &str) -> Value {
+        self.post("/api/v1/requests", json!({ "city": city, "phone": phone })).await.expect(201)
+    }
+
+    /// Moves a service request.
+    pub async fn move_to(&self, id: i64, body: Value) -> Answer {
+        self.post(&format!("/api/v1/requests/{id}/transitions"), body).await
+    }
+
+    /// Offers a service request to a master.
+    pub async fn assign(&self, id: i64, master_id: i64) -> Answer {
+        self.post(&format!("/api/v1/requests/{id}/assign"), json!({ "master_id": master_id })).await
+    }
+}

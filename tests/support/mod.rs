@@ -1,0 +1,155 @@
+//! What the integration tests stand on: a real PostgreSQL (one database a test), the real server on
+//! a real port, and actors who talk HTTP to it.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod actor;
+pub mod database;
+pub mod metrics;
+pub mod otlp;
+pub mod process;
+pub mod telephony;
+
+use std::net::SocketAddr;
+
+use axum_server::Handle;
+use chrono::{DateTime, Utc};
+use switchboard::{
+    app::App,
+    auth::{
+        Role, passwords,
+        store::{NewUser, create_user},
+    },
+    calls::inbox::{self, Progress},
+    clock::{Clock, ManualClock},
+    config::{Config, Secret, Settings},
+    http::listen,
+    telemetry::ProcessCounters,
+};
+
+use self::{actor::Actor, database::TestDatabase, metrics::Scrape};
+
+pub const PASSWORD: &str = "correct horse battery";
+pub const MANGO_KEY: &str = "test-mango-key";
+pub const MANGO_SALT: &str = "test-mango-salt";
+/// Two cities, each with a campaign on one line.
+pub const MOSCOW: &str = "moscow";
+pub const KAZAN: &str = "kazan";
+pub const MOSCOW_LINE: &str = "74950000101";
+pub const KAZAN_LINE: &str = "78430000101";
+
+/// Ten in the morning in Moscow.
+pub fn morning() -> DateTime<Utc> {
+    "2026-06-01T07:00:00Z".parse().unwrap()
+}
+
+/// A server of its own for one test.
+pub struct TestApp {
+    pub app: App,
+    pub clock: ManualClock,
+    pub public: SocketAddr,
+    pub ops: SocketAddr,
+    pub database: TestDatabase,
+    handles: [Handle<SocketAddr>; 2],
+}
+
+/// Test settings; a test may change them before the server starts.
+pub fn config() -> Config {
+    let secret = |name: &str| (name.to_owned(), "0123456789abcdef0123456789abcdef".to_owned());
+    let environment = [secret("SWITCHBOARD_JWT_SECRET"), secret("SWITCHBOARD_PASSWORD_PEPPER")];
+    let mut config = Settings::read(None, environment).unwrap().config().unwrap();
+    // Not what validate() lets through: a cost of 12 would make the suite sleep for minutes.
+    config.password.cost = 4;
+    config.password.queue_timeout_ms = 10_000;
+    config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    config.mango.api_key = Secret::new(MANGO_KEY);
+    config.mango.api_salt = Secret::new(MANGO_SALT);
+    config
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub async fn start_with(config: Config) -> Self {
+        let database = TestDatabase::create().await;
+        let clock = ManualClock::at(morning());
+        let app =
+            App::build(config, database.options(), Clock::Manual(clock.clone()), ProcessCounters::default()).unwrap();
+        found_company(&app).await;
+        app.warm_up().await.unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (public, ops) = (listen::bind(any, "test").unwrap(), listen::bind(any, "test").unwrap());
+        let (public_addr, ops_addr) = (public.local_addr().unwrap(), ops.local_addr().unwrap());
+        let handles = [Handle::new(), Handle::new()];
+        tokio::spawn(listen::serve(public, app.router(), handles[0].clone()));
+        tokio::spawn(listen::serve(ops, app.ops_router(), handles[1].clone()));
+        Self { app, clock, public: public_addr, ops: ops_addr, database, handles }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.public)
+    }
+
+    /// Creates a user and signs them in.
+    pub async fn actor(&self, role: Role, cities: &[&str]) -> Actor {
+        let login = format!("{}{}", role.as_str(), actor::number());
+        let hash = passwords::hash(&self.app.config.password.pepper, 4, PASSWORD).unwrap();
+        let cities: Vec<String> = cities.iter().map(|code| (*code).to_owned()).collect();
+        let user = NewUser {
+            login: &login,
+            password_hash: &hash,
+            name: &login,
+            role,
+            cities: &cities,
+            share: (role == Role::Master).then(|| "0.5".parse().unwrap()),
+        };
+        let mut db = self.app.db.acquire().await.unwrap();
+        let id = create_user(&mut db, &user, morning()).await.unwrap();
+        drop(db);
+        Actor::sign_in(&self.url(""), id, &login).await
+    }
+
+    /// Nobody: a client without a session.
+    pub fn stranger(&self) -> Actor {
+        Actor::stranger(&self.url(""))
+    }
+
+    /// Lets the worker's code deal with everything in the inbox.
+    pub async fn drain_inbox(&self) {
+        while inbox::process_next(&self.app).await.unwrap() == Progress::Worked {}
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        Scrape::fetch(self.ops).await
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            handle.shutdown();
+        }
+    }
+}
+
+/// Cities, campaigns and lines.
+async fn found_company(app: &App) {
+    let mut tx = app.db.begin().await.unwrap();
+    let (pg, _) = tx.parts();
+    for (city, timezone, line) in [(MOSCOW, "Europe/Moscow", MOSCOW_LINE), (KAZAN, "Europe/Moscow", KAZAN_LINE)] {
+        sqlx::query(
+            "WITH city AS (INSERT INTO cities (code, name_ru, name_en, timezone) VALUES ($1, $1, $1, $2) RETURNING id),
+                  campaign AS (INSERT INTO advertising_campaigns (city_id, code, name) SELECT id, $1 || '_ads', $1 FROM city RETURNING id)
+             INSERT INTO campaign_numbers (campaign_id, phone_e164) SELECT id, '+' || $3 FROM campaign",
+        )
+        .bind(city)
+        .bind(timezone)
+        .bind(line)
+        .execute(&mut *pg)
+        .await
+        .unwrap();
+    }
+    tx.commit().await.unwrap();
+}
