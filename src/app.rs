@@ -34,6 +34,7 @@ use crate::{
         rate_limit::Limit,
     },
     lifecycle::Lifecycle,
+    phone,
     redis_client::RedisClient,
     requests,
     telemetry::{
@@ -120,7 +121,8 @@ impl App {
         Ok(app)
     }
 
-    /// Reads the dictionaries, so that the first requests find them cached and their series exist.
+    /// Reads the dictionaries, so that the first requests find them cached and their series exist, and
+    /// whatever else the first request would have to wait for.
     ///
     /// # Errors
     /// As the database.
@@ -130,6 +132,8 @@ impl App {
             known.cities.iter().map(|city| city.code.as_str()),
             known.request_types.iter().map(|kind| kind.code.as_str()),
         );
+        // Its tables are parsed at the first use, which takes half a second that no caller should pay.
+        let _ = phone::normalise("+79130000001", &self.config.telephony.region);
         Ok(())
     }
 
@@ -235,7 +239,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             "traceparent".parse().unwrap_or(header::TE),
         ])
         .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER])
-        .max_age(Duration::from_secs(600))
+        .max_age(Duration::from_mins(10))
 }
 
 /// What Prometheus scrapes.

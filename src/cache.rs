@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-const DICTIONARY_TTL: Duration = Duration::from_secs(3_600);
+const DICTIONARY_TTL: Duration = Duration::from_hours(1);
 const LOCAL_CAPACITY: u64 = 10_000;
 
 /// What a value is cached under.

@@ -123,15 +123,14 @@ impl FromRequestParts<App> for Principal {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
-        let token = match bearer(parts) {
-            Some(token) => token.to_owned(),
-            None => {
-                let jar = CookieJar::from_headers(&parts.headers);
-                let cookie = cookies::access(&jar, app).ok_or(error::UNAUTHENTICATED)?;
-                // A browser sends cookies by itself; a page elsewhere must not make use of that.
-                csrf::check(parts, &app.config.http.allowed_origins)?;
-                cookie
-            }
+        let token = if let Some(token) = bearer(parts) {
+            token.to_owned()
+        } else {
+            let jar = CookieJar::from_headers(&parts.headers);
+            let cookie = cookies::access(&jar, app).ok_or(error::UNAUTHENTICATED)?;
+            // A browser sends cookies by itself; a page elsewhere must not make use of that.
+            csrf::check(parts, &app.config.http.allowed_origins)?;
+            cookie
         };
         let claims = app.tokens.verify(&token).map_err(|_| error::UNAUTHENTICATED)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;

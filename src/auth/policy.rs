@@ -79,8 +79,8 @@ pub const fn scope(role: Role, action: Action) -> Option<Scope> {
         (
             Director | Manager | Marketer | Operator,
             ReadRequests | EditIntake | MoveRequests | Comment | Calls | ReadDictionaries,
-        ) => Some(Scope::Cities),
-        (Director | Manager | Marketer, AssignMaster) => Some(Scope::Cities),
+        )
+        | (Director | Manager | Marketer, AssignMaster) => Some(Scope::Cities),
         (Master, ReadRequests | MoveRequests | Comment | ReadDictionaries) => Some(Scope::Own),
         (Operator, AssignMaster) | (Master, EditIntake | AssignMaster | Calls) | (_, DeleteRequests) => None,
     }

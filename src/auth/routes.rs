@@ -43,7 +43,7 @@ wire_enum! {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"login": "operator1", "password": "…", "session": "token"}))]
-struct Login {
+struct Credentials {
     login: String,
     password: String,
     #[serde(default = "cookie")]
@@ -55,7 +55,7 @@ fn cookie() -> SessionKind {
     SessionKind::Cookie
 }
 
-impl Validate for Login {
+impl Validate for Credentials {
     fn validate(&self, errors: &mut FieldErrors) {
         errors.text(&self.login, 1..=64, "/login");
         // A shorter one cannot be right, and the bound keeps the hash's input small.
@@ -75,7 +75,7 @@ struct Session {
 }
 
 /// Sign in
-#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Login, responses(
+#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Credentials, responses(
     (status = 200, description = "Signed in: a cookie, or with `session: \"token\"` a token", body = Session),
     (status = 401, description = "Wrong, unknown or disabled: one answer", body = Problem),
     (status = 422, description = "A field is not valid", body = Problem),
@@ -85,15 +85,15 @@ struct Session {
 async fn login(
     State(app): State<App>,
     client: ClientIp,
-    ValidJson(body): ValidJson<Login>,
+    ValidJson(body): ValidJson<Credentials>,
 ) -> Result<Response, AppError> {
     let count = |result: AuthResult| app.metrics.auth_attempts(result).inc();
     // Before any look-up: a flood must not reach the database.
     app.login_limit.check(client).await.inspect_err(|_| count(AuthResult::RateLimited))?;
-    let credentials = store::credentials(&mut app.db.acquire().await?, &body.login.to_lowercase()).await?;
-    let stored = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
+    let known = store::credentials(&mut app.db.acquire().await?, &body.login.to_lowercase()).await?;
+    let stored = known.as_ref().map(|user| user.password_hash.clone());
     let matches = app.passwords.verify(body.password, stored).await.inspect_err(|_| count(AuthResult::Overloaded))?;
-    let Some(user) = credentials.filter(|user| matches && user.active) else {
+    let Some(user) = known.filter(|user| matches && user.active) else {
         count(AuthResult::Rejected);
         return Err(error::BAD_CREDENTIALS.into());
     };

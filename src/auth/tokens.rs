@@ -62,7 +62,8 @@ impl Tokens {
     pub fn new(secret: &Secret, lifetime: TimeDelta, clock: Clock) -> Self {
         let bytes = secret.expose().as_bytes();
         // Names the key without telling it: rotation can then keep two keys apart.
-        let key_id = Sha256::digest(bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(bytes));
+        let key_id = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
         Self {
             encoding: EncodingKey::from_secret(bytes),
             decoding: DecodingKey::from_secret(bytes),

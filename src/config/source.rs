@@ -1,6 +1,6 @@
 //! Where a setting comes from: the defaults, then a file, then the environment.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, fmt::Write as _, path::Path};
 
 use toml::{Table, Value};
 
@@ -112,12 +112,13 @@ impl Settings {
         for (key, (value, origin)) in &self.values {
             let (section, name) = key.split_once('.').unwrap_or(("", key));
             if section != current {
-                out.push_str(&format!("{}[{section}]\n", if current.is_empty() { "" } else { "\n" }));
+                let gap = if current.is_empty() { "" } else { "\n" };
+                let _ = writeln!(out, "{gap}[{section}]");
                 current = section;
             }
             let hidden = SECRETS.contains(&key.as_str()) && value.as_str() != Some("");
             let shown = if hidden { "\"<redacted>\"".to_owned() } else { value.to_string() };
-            out.push_str(&format!("{name} = {shown}  # {origin}\n"));
+            let _ = writeln!(out, "{name} = {shown}  # {origin}");
         }
         out
     }

@@ -74,24 +74,28 @@ fn class_of(error: &sqlx::Error) -> SqlstateClass {
     }
 }
 
+fn code_of(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error()?.code().map(Into::into)
+}
+
 impl From<DbError> for AppError {
     fn from(error: DbError) -> Self {
         let kind = match &error {
             DbError::PoolTimeout(_) => error::OVERLOADED,
             DbError::Timeout(_) => error::TIMED_OUT,
             DbError::Sql(sql) => match class_of(sql) {
-                SqlstateClass::Connection | SqlstateClass::Resources => error::DATABASE_UNAVAILABLE,
-                // 57014 is our own statement_timeout; the rest of the class is a server going down.
-                SqlstateClass::Intervention
-                    if sql.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
-                        == Some("57014") =>
-                {
-                    error::TIMED_OUT
+                // Taken by somebody else, or gone meanwhile. Any other violated constraint is our bug: 500.
+                SqlstateClass::Integrity if matches!(code_of(sql).as_deref(), Some("23505" | "23503")) => {
+                    error::CONFLICT
                 }
-                SqlstateClass::Intervention => error::DATABASE_UNAVAILABLE,
+                // 57014 is our own statement_timeout; the rest of the class is a server going down.
+                SqlstateClass::Intervention if code_of(sql).as_deref() == Some("57014") => error::TIMED_OUT,
+                SqlstateClass::Connection | SqlstateClass::Resources | SqlstateClass::Intervention => {
+                    error::DATABASE_UNAVAILABLE
+                }
                 // A value that no column can hold, such as U+0000 in a search text.
                 SqlstateClass::Data => error::INVALID,
-                SqlstateClass::Integrity | SqlstateClass::Rollback | SqlstateClass::State => error::CONFLICT,
+                SqlstateClass::Rollback | SqlstateClass::State => error::CONFLICT,
                 _ => error::INTERNAL,
             },
         };

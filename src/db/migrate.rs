@@ -18,7 +18,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Advisory lock key of "somebody is migrating": the ASCII codes of `swbd`.
 const LOCK: i64 = 0x7377_6264;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What a migration run did.
@@ -102,9 +102,6 @@ async fn count(connection: &mut PgConnection) -> Option<i64> {
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {
-    let sql = match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error,
-        _ => return false,
-    };
+    let (MigrateError::Execute(sql) | MigrateError::ExecuteMigration(sql, _)) = error else { return false };
     sql.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }

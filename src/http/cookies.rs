@@ -26,7 +26,6 @@ pub fn access(jar: &CookieJar, app: &App) -> Option<String> {
 }
 
 /// The cookie that carries `token` for `seconds`; with 0 it is removed.
-#[must_use]
 pub fn set_access(app: &App, token: String, seconds: i64) -> CookieJar {
     let cookie = Cookie::build((name(app), token))
         .http_only(true)

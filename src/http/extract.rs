@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_path_to_error::Segment;
+use url::form_urlencoded;
 
 use crate::error::{self, AppError, FieldError};
 
@@ -134,9 +135,9 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequestParts<S> for Val
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
-        let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
-            error::INVALID.because(format!("The query string is not valid: {}", rejection.body_text()))
-        })?;
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let value: T = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
+            .map_err(|error| AppError::invalid_field(error.path().to_string(), error.inner().to_string()))?;
         let mut errors = FieldErrors::default();
         value.validate(&mut errors);
         errors.into_result()?;

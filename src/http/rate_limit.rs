@@ -60,7 +60,7 @@ impl Limit {
     ) -> Self {
         let burst = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
         let local = RateLimiter::keyed(Quota::per_minute(burst));
-        Self { scope, burst, period: Duration::from_secs(60), redis, local, metrics }
+        Self { scope, burst, period: Duration::from_mins(1), redis, local, metrics }
     }
 
     /// Takes one action of `client`.
@@ -71,7 +71,7 @@ impl Limit {
         let key = format!("limit:{}:{}", self.scope.as_str(), client.bucket());
         let wait = match self.shared(&key).await {
             Some(wait) => wait,
-            None => self.in_process(key),
+            None => self.in_process(&key),
         };
         if wait.is_zero() {
             return Ok(());
@@ -90,11 +90,11 @@ impl Limit {
         redis.run(async |connection| call.invoke_async::<u64>(connection).await).await.ok().map(Duration::from_micros)
     }
 
-    fn in_process(&self, key: String) -> Duration {
+    fn in_process(&self, key: &String) -> Duration {
         if self.local.len() > KEYS_BEFORE_CLEANUP {
             self.local.retain_recent();
         }
-        match self.local.check_key(&key) {
+        match self.local.check_key(key) {
             Ok(()) => Duration::ZERO,
             Err(refused) => {
                 refused.wait_time_from(governor::clock::DefaultClock::default().now()).max(Duration::from_millis(1))

@@ -62,11 +62,11 @@ pub fn record(metrics: &Metrics, effects: &[Effect]) {
             }
             Effect::Moved { from, to } => metrics.request_transitions(*from, *to).inc(),
             Effect::FirstResponse(kind, seconds) => {
-                metrics.request_first_response(&metrics.request_type(kind)).observe(*seconds)
+                metrics.request_first_response(&metrics.request_type(kind)).observe(*seconds);
             }
             Effect::Assigned(kind, seconds) => metrics.request_assign(&metrics.request_type(kind)).observe(*seconds),
             Effect::Completed(kind, seconds) => {
-                metrics.request_completion(&metrics.request_type(kind)).observe(*seconds)
+                metrics.request_completion(&metrics.request_type(kind)).observe(*seconds);
             }
             Effect::Revenue(city, amount) => metrics.revenue(&metrics.city(city)).inc_by(rubles(*amount)),
             Effect::Refund(city, amount) => metrics.refunds(&metrics.city(city)).inc_by(rubles(*amount)),

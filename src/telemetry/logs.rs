@@ -41,7 +41,12 @@ where
         LogFormat::Auto => std::io::stdout().is_terminal(),
     };
     if pretty {
-        return tracing_subscriber::fmt::layer().with_target(false).compact().with_filter(HideSpans).boxed();
+        return tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stdout().is_terminal())
+            .with_target(false)
+            .compact()
+            .with_filter(HideSpans)
+            .boxed();
     }
     tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(NoFields).boxed()
 }

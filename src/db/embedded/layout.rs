@@ -270,7 +270,7 @@ mod tests {
     fn a_tail_is_one_line() {
         assert_eq!(tail(""), "(nothing)");
         assert_eq!(tail("one\n\n  two\n"), "one | two");
-        let many: String = (0..20).map(|number| format!("{number}\n")).collect();
+        let many = (0..20).map(|number| number.to_string()).collect::<Vec<_>>().join("\n");
         assert_eq!(tail(&many), "12 | 13 | 14 | 15 | 16 | 17 | 18 | 19");
     }
 }

@@ -48,7 +48,7 @@ const NAME: &str = "switchboard";
 
 /// How long the server may take until it accepts connections. Recovery after a crash can need
 /// minutes.
-const START_LIMIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_mins(5);
 
 /// When a start is slow enough to tell the person waiting.
 const SLOW_START: Duration = Duration::from_secs(3);
