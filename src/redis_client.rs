@@ -74,13 +74,23 @@ impl RedisClient {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {limit:?}")),
         };
-        self.metrics.cache_fallback_active().set(i64::from(answer.is_err()));
-        self.metrics.dependency_up(Dependency::Redis).set(i64::from(answer.is_ok()));
-        answer.map_err(|error| {
+        self.note(&answer);
+        answer.map_err(|_| {
             span.record("otel.status_code", "ERROR");
-            tracing::warn!(target: "switchboard::redis", %error, "Redis does not answer; doing without");
             Unavailable
         })
+    }
+
+    /// Keeps the gauges; says something only when it changes, since an outage has many calls.
+    fn note<T>(&self, answer: &Result<T, String>) {
+        let (fallback, up) = (self.metrics.cache_fallback_active(), self.metrics.dependency_up(Dependency::Redis));
+        match answer {
+            Ok(_) if fallback.get() != 0 => tracing::info!("Redis answers again"),
+            Err(error) if fallback.get() == 0 => tracing::warn!(%error, "Redis does not answer; doing without"),
+            _ => {}
+        }
+        fallback.set(i64::from(answer.is_err()));
+        up.set(i64::from(answer.is_ok()));
     }
 
     /// Whether Redis answers; the outcome is in the metrics.

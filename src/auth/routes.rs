@@ -75,7 +75,7 @@ struct Session {
 }
 
 /// Sign in
-#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = Credentials, responses(
+#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = Credentials, responses(
     (status = 200, description = "Signed in: a cookie, or with `session: \"token\"` a token", body = Session),
     (status = 401, description = "Wrong, unknown or disabled: one answer", body = Problem),
     (status = 422, description = "A field is not valid", body = Problem),

@@ -54,7 +54,7 @@ struct MangoForm {
 macro_rules! webhook {
     ($(#[$meta:meta])* $name:ident, $path:literal, $params:ty, |$pattern:pat_param| $kind:expr) => {
         $(#[$meta])*
-        #[utoipa::path(post, path = $path, tag = "webhooks",
+        #[utoipa::path(post, path = $path, tag = "webhooks", security(()),
             request_body(content = MangoForm, content_type = "application/x-www-form-urlencoded"),
             responses(
                 (status = 200, description = "Stored, or stored before", body = Receipt),

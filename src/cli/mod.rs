@@ -93,7 +93,7 @@ impl Cli {
                 database.close().await?;
                 println!("{} of {} migrations applied now; the schema is up to date", outcome.applied, outcome.total);
             }
-            Command::User(command) => user::run(command, &read()?).await?,
+            Command::User(command) => user::run(command, read()?).await?,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
             Command::Openapi => println!("{}", app::openapi().to_pretty_json()?),
             Command::Metrics => print!("{}", metrics::reference()),

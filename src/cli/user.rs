@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use rust_decimal::Decimal;
 
-use super::database;
+use super::{database, demo::Credentials};
 use crate::{
     app::App,
     auth::{
@@ -52,8 +52,14 @@ pub enum UserCommand {
 ///
 /// # Errors
 /// In words for the person who typed it.
-pub async fn run(command: UserCommand, settings: &Settings) -> anyhow::Result<()> {
+pub async fn run(command: UserCommand, mut settings: Settings) -> anyhow::Result<()> {
     let UserCommand::Create { login, name, role, cities, share } = command;
+    let config = settings.config()?;
+    // Passwords of the demo company are mixed with the demo's own pepper.
+    let demo = Credentials::path(&config.data_dir()?);
+    if config.database.url.is_empty() && demo.exists() {
+        Credentials::load(&demo)?.apply(&mut settings);
+    }
     let config = settings.config()?;
     config.validate()?;
     ensure!((role == Role::Master) == share.is_some(), "--share: masters need it, and only masters");

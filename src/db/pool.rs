@@ -149,24 +149,8 @@ impl Db {
     /// # Errors
     /// [`DbError::PoolTimeout`] when none is free in time.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
-        let started = Instant::now();
-        let acquired = self.pool.acquire().await;
-        let metrics = &self.telemetry.metrics;
-        metrics.db_pool_acquire_duration().observe(started.elapsed().as_secs_f64());
-        match acquired {
-            Ok(connection) => Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone() }),
-            Err(sqlx::Error::PoolTimedOut) => {
-                metrics.db_pool_acquire_timeouts().inc();
-                Err(DbError::PoolTimeout(self.acquire_timeout))
-            }
-            Err(error) => {
-                let error = DbError::from(error);
-                if let Some(class) = error.class() {
-                    metrics.db_errors(class).inc();
-                }
-                Err(error)
-            }
-        }
+        let connection = self.check_out().await?;
+        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone() })
     }
 
     /// A transaction: rolled back unless [`Tx::commit`] is called.
@@ -174,11 +158,28 @@ impl Db {
     /// # Errors
     /// As [`Db::acquire`], or when BEGIN fails.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let Conn { link: Link::Pooled(connection), telemetry } = self.acquire().await? else {
-            return Err(DbError::Sql(sqlx::Error::WorkerCrashed));
-        };
-        let transaction = telemetry.run(DbOperation::Begin, Begun::on(connection)).await?.0;
-        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry }))
+        let connection = self.check_out().await?;
+        let begin = async { Transaction::begin(connection, None).await.map(Begun) };
+        let Begun(transaction) = self.telemetry.run(DbOperation::Begin, begin).await?;
+        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone() }))
+    }
+
+    async fn check_out(&self) -> Result<PoolConnection<Postgres>, DbError> {
+        let started = Instant::now();
+        let checked_out = self.pool.acquire().await;
+        let metrics = &self.telemetry.metrics;
+        metrics.db_pool_acquire_duration().observe(started.elapsed().as_secs_f64());
+        checked_out.map_err(|error| {
+            let error = match error {
+                sqlx::Error::PoolTimedOut => DbError::PoolTimeout(self.acquire_timeout),
+                other => DbError::Sql(other),
+            };
+            match error.class() {
+                Some(class) => metrics.db_errors(class).inc(),
+                None => metrics.db_pool_acquire_timeouts().inc(),
+            }
+            error
+        })
     }
 
     /// How to reach the database outside the pool: readiness and elections must not wait for it.
@@ -201,13 +202,8 @@ impl Db {
     }
 }
 
+/// BEGIN returns no rows, but a transaction.
 struct Begun(Transaction<'static, Postgres>);
-
-impl Begun {
-    async fn on(connection: PoolConnection<Postgres>) -> Result<Self, sqlx::Error> {
-        Transaction::begin(connection, None).await.map(Self)
-    }
-}
 
 impl Rows for Begun {
     fn rows(&self) -> u64 {

@@ -41,8 +41,8 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next
     );
     // Without a valid traceparent the context is empty and the span starts a trace of its own.
     let _ = span.set_parent(trace::extract(request.headers()));
-    if let Some(bytes) = content_length(request.headers()) {
-        metrics.http_request_body_size(&route).observe(bytes);
+    if let Some(size) = content_length(request.headers()) {
+        metrics.http_request_body_size(&route).observe(size);
     }
     let ids = span.in_scope(TraceIds::current);
     let mut in_flight = InFlight::new(metrics, method, route, ids, span.clone());
@@ -52,7 +52,13 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next
 }
 
 fn content_length(headers: &HeaderMap) -> Option<f64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    // As a whole number: f64 would read "inf" and "1e300" too.
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok().map(bytes)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a body of 2^53 bytes is not served")]
+fn bytes(count: u64) -> f64 {
+    count as f64
 }
 
 /// A request that is being served. If it is dropped before [`InFlight::finish`], its client has gone.
@@ -76,9 +82,8 @@ impl InFlight {
 
     fn finish(&mut self, response: &Response) {
         self.finished = true;
-        if let Some(bytes) = response.body().size_hint().exact() {
-            #[expect(clippy::cast_precision_loss, reason = "a body of 2^53 bytes is not served")]
-            self.metrics.http_response_body_size(&self.route).observe(bytes as f64);
+        if let Some(size) = response.body().size_hint().exact() {
+            self.metrics.http_response_body_size(&self.route).observe(bytes(size));
         }
         self.record(Status::from(response.status()), response.status(), response.extensions().get::<ErrorReport>());
     }

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context,
-    propagation::{Extractor, Injector, TextMapPropagator},
+    propagation::{Extractor, TextMapPropagator},
     trace::{SpanContext, TraceContextExt, TracerProvider},
 };
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
@@ -206,19 +206,6 @@ pub fn extract(headers: &HeaderMap) -> Context {
         }
     }
     TraceContextPropagator::new().extract(&Headers(headers))
-}
-
-/// Writes the current span's context into the headers of an outgoing request.
-pub fn inject(headers: &mut HeaderMap) {
-    struct Headers<'a>(&'a mut HeaderMap);
-    impl Injector for Headers<'_> {
-        fn set(&mut self, key: &str, value: String) {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
-                self.0.insert(name, value);
-            }
-        }
-    }
-    TraceContextPropagator::new().inject_context(&tracing::Span::current().context(), &mut Headers(headers));
 }
 
 /// The span context that a stored `traceparent` names, to link to.
