@@ -11,7 +11,7 @@
 //! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
 //! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`lifecycle`],
-//!   [`app`]: how it is put together. [`cli`]: the commands, the demo company and the simulator.
+//!   [`app`], [`server`]: how it is put together. [`cli`]: the commands, the demo company and the simulator.
 #![forbid(unsafe_code)]
 
 pub mod app;
@@ -29,6 +29,7 @@ pub mod lifecycle;
 pub mod phone;
 pub mod redis_client;
 pub mod requests;
+pub mod server;
 pub mod telemetry;
 pub mod transactions;
 pub mod wire_enum;

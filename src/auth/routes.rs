@@ -89,7 +89,7 @@ async fn login(
 ) -> Result<Response, AppError> {
     let count = |result: AuthResult| app.metrics.auth_attempts(result).inc();
     // Before any look-up: a flood must not reach the database.
-    app.login_limit.check(client).await.inspect_err(|_| count(AuthResult::RateLimited))?;
+    app.login_limit.check(&client.bucket()).await.inspect_err(|_| count(AuthResult::RateLimited))?;
     let known = store::credentials(&mut app.db.acquire().await?, &body.login.to_lowercase()).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
     let matches = app.passwords.verify(body.password, stored).await.inspect_err(|_| count(AuthResult::Overloaded))?;

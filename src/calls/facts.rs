@@ -12,22 +12,9 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
+pub use super::providers::Direction;
 use super::providers::{CallEvent, LegEvent, LegState, Location, Summary};
 use crate::wire_enum;
-
-wire_enum! {
-    /// Who called whom, seen from our side.
-    pub enum Direction {
-        /// A client called us.
-        Incoming = "incoming",
-        /// We called.
-        Outgoing = "outgoing",
-        /// Among ourselves.
-        Internal = "internal",
-        /// The events so far do not tell.
-        Unknown = "unknown",
-    }
-}
 
 wire_enum! {
     /// How a finished call ended.

@@ -46,7 +46,7 @@ pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Cal
 /// As the database.
 pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<CallView>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = select_call!("AND k.id = $2 FOR UPDATE OF k", caller.city_filter() as _, id);
+    let query = select_call!("AND k.id = $2 FOR NO KEY UPDATE OF k", caller.city_filter() as _, id);
     telemetry.run(DbOperation::CallById, query.fetch_optional(pg)).await
 }
 

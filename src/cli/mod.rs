@@ -12,9 +12,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    app,
     config::{Config, ConfigError, DEFAULTS, Settings},
     db::migrate,
+    server,
     telemetry::metrics,
 };
 
@@ -95,7 +95,7 @@ impl Cli {
             }
             Command::User(command) => user::run(command, read()?).await?,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
-            Command::Openapi => println!("{}", app::openapi().to_pretty_json()?),
+            Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),
             Command::Metrics => print!("{}", metrics::reference()),
             Command::Config { defaults: true } => print!("{DEFAULTS}"),
             Command::Config { defaults: false } => {

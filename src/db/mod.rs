@@ -7,7 +7,9 @@ pub mod errors;
 pub mod migrate;
 pub mod operation;
 pub mod pool;
+pub mod readiness;
 
 pub use errors::DbError;
 pub use operation::DbOperation;
 pub use pool::{Conn, Db, Rows, Tx};
+pub use readiness::Readiness;

@@ -2,8 +2,6 @@
 //! a connection of its own, so that a busy pool does not take a working replica out of rotation.
 //! Redis never counts: the server does without it.
 
-use std::time::Duration;
-
 use axum::{
     Json,
     extract::State,
@@ -11,14 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, db::migrate, telemetry::labels::Dependency};
-
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::{app::App, telemetry::labels::Dependency};
 
 /// What a probe answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,47 +43,4 @@ async fn ready(State(app): State<App>) -> Response {
     app.metrics.dependency_up(Dependency::Postgresql).set(i64::from(status != "database_unavailable"));
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Health { status })).into_response()
-}
-
-/// The connection that readiness asks on.
-#[derive(Debug)]
-pub struct Readiness {
-    options: PgConnectOptions,
-    connection: Mutex<Option<PgConnection>>,
-}
-
-impl Readiness {
-    /// Asks the database that `options` name.
-    #[must_use]
-    pub fn new(options: PgConnectOptions) -> Self {
-        Self { options, connection: Mutex::new(None) }
-    }
-
-    /// `ok`, `starting` or `database_unavailable`, within a second.
-    pub async fn check(&self) -> &'static str {
-        let ask = async {
-            // Probes queue here: one connection serves them all, one after the other.
-            let mut slot = self.connection.lock().await;
-            // Taken out while in use, so that a probe that times out drops a connection of unknown state.
-            let mut connection = match slot.take() {
-                Some(connection) => connection,
-                None => self.options.clone().application_name("switchboard readiness").connect().await?,
-            };
-            let current = migrate::is_current(&mut connection).await?;
-            *slot = Some(connection);
-            Ok::<_, sqlx::Error>(current)
-        };
-        match tokio::time::timeout(PATIENCE, ask).await {
-            Ok(Ok(true)) => "ok",
-            Ok(Ok(false)) => "starting",
-            Ok(Err(_)) | Err(_) => "database_unavailable",
-        }
-    }
-
-    /// Gives the connection back.
-    pub async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
-            drop(connection.close().await);
-        }
-    }
 }

@@ -10,7 +10,6 @@ use std::{
 use governor::{Quota, RateLimiter, clock::Clock as _, state::keyed::DefaultKeyedStateStore};
 use redis::Script;
 
-use super::client_ip::ClientIp;
 use crate::{
     error::{self, AppError},
     redis_client::RedisClient,
@@ -63,12 +62,12 @@ impl Limit {
         Self { scope, burst, period: Duration::from_mins(1), redis, local, metrics }
     }
 
-    /// Takes one action of `client`.
+    /// Takes one action of whoever `bucket` names.
     ///
     /// # Errors
     /// 429 with Retry-After.
-    pub async fn check(&self, client: ClientIp) -> Result<(), AppError> {
-        let key = format!("limit:{}:{}", self.scope.as_str(), client.bucket());
+    pub async fn check(&self, bucket: &str) -> Result<(), AppError> {
+        let key = format!("limit:{}:{}", self.scope.as_str(), bucket);
         let wait = match self.shared(&key).await {
             Some(wait) => wait,
             None => self.in_process(&key),

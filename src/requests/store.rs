@@ -53,7 +53,9 @@ pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Req
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }
 
-/// The same, locked until the transaction ends.
+/// The same, locked until the transaction ends. NO KEY: rows that refer to it can be inserted
+/// meanwhile. Otherwise the inbox, which holds the client and attaches a call here, and an edit, which
+/// holds this row and renames the client, would wait for each other.
 ///
 /// # Errors
 /// As the database.
@@ -62,7 +64,7 @@ pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Requ
     let query = select_request!(
         "WHERE r.id = $1 AND r.deleted_at IS NULL
            AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)
-         FOR UPDATE OF r",
+         FOR NO KEY UPDATE OF r",
         id,
         caller.city_filter() as _,
         caller.master_filter()

@@ -236,3 +236,21 @@ async fn a_signed_event_that_cannot_be_read_is_kept_as_failed_and_counted() {
     app.drain_inbox().await;
     assert_eq!(app.scrape().await.value(&outcome("ignored")), 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_joins_a_request_while_somebody_renames_its_client() {
+    let app = TestApp::start().await;
+    let (pbx, operator) = (app.stranger(), app.actor(Role::Operator, &[MOSCOW]).await);
+    let request = operator.create_request(MOSCOW, "+79161234567").await;
+    let path = format!("/api/v1/requests/{}", request["id"]);
+    for n in 0..40 {
+        pbx.deliver(&Call::new(&format!("entry{n}"), "79161234567", MOSCOW_LINE).appeared()).await.expect(200);
+        // One holds the client and writes to the request's history, the other holds the request and
+        // writes to the client.
+        let rename = operator.patch(&path, "*", json!({ "client_name": format!("Olga {n}") }));
+        let ((), renamed) = tokio::join!(app.drain_inbox(), rename);
+        renamed.expect(200);
+    }
+    assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE request_id IS NOT NULL").await, 40);
+    assert_eq!(app.scrape().await.sum("db_client_errors_total"), 0.0, "no deadlock, no retry");
+}

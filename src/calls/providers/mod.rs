@@ -17,8 +17,21 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use super::facts::Direction;
 use crate::wire_enum;
+
+wire_enum! {
+    /// Who called whom, seen from our side.
+    pub enum Direction {
+        /// A client called us.
+        Incoming = "incoming",
+        /// We called.
+        Outgoing = "outgoing",
+        /// Among ourselves.
+        Internal = "internal",
+        /// The events so far do not tell.
+        Unknown = "unknown",
+    }
+}
 
 wire_enum! {
     /// A telephony provider with an adapter.

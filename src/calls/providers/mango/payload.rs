@@ -8,7 +8,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use crate::calls::facts::Direction;
+use crate::calls::providers::Direction;
 use crate::calls::providers::{CallEvent, LegEvent, LegState, Location, ParseError, Party, RecordingNotice, Summary};
 
 use super::EventKind;

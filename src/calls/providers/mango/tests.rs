@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::*;
-use crate::calls::facts::Direction;
+use crate::calls::providers::Direction;
 use crate::calls::providers::{CallEvent, LegEvent, LegState, Location, Party, Summary};
 
 /// A delivery whose signature was computed with `sha256sum`.
