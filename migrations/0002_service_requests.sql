@@ -1,7 +1,6 @@
 CREATE TABLE clients (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     phone_e164 text NOT NULL UNIQUE CHECK (phone_e164 ~ '^\+[1-9][0-9]{6,14}$'),
-    name       text CHECK (char_length(name) BETWEEN 1 AND 100),
     created_at timestamptz NOT NULL
 );
 
@@ -18,6 +17,7 @@ CREATE TABLE requests (
     source            text NOT NULL CHECK (source IN ('call', 'manual')),
     status            text NOT NULL CHECK (status IN ('new', 'callback', 'no_answer', 'not_order', 'waiting',
                           'offered', 'accepted', 'en_route', 'in_progress', 'deferred', 'done', 'refused')),
+    client_name       text CHECK (char_length(client_name) BETWEEN 1 AND 100),
     description       text CHECK (char_length(description) <= 2000),
     address           text CHECK (char_length(address) BETWEEN 1 AND 300),
     callback_at       timestamptz,

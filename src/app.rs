@@ -98,10 +98,16 @@ impl App {
         })))
     }
 
+    /// Whether the database can serve, as [`Readiness::check`]; `dependency_up` tells too.
+    pub async fn check_database(&self) -> &'static str {
+        let answer = self.readiness.check().await;
+        self.metrics.dependency_up(Dependency::Postgresql).set(i64::from(answer != "database_unavailable"));
+        answer
+    }
+
     /// Asks every dependency; `dependency_up` tells.
     pub async fn check_dependencies(&self) {
-        let up = self.readiness.check().await != "database_unavailable";
-        self.metrics.dependency_up(Dependency::Postgresql).set(i64::from(up));
+        self.check_database().await;
         if let Some(redis) = &self.redis {
             redis.probe().await;
         }

@@ -2,6 +2,10 @@
 
 use phonenumber::{Mode, country};
 
+/// Digits of an E.164 number, country code included; the schema has the same bounds.
+const MIN_DIGITS: usize = 7;
+const MAX_DIGITS: usize = 15;
+
 /// The E.164 form of `text`, read as dialled in `region` (ISO 3166-1 alpha-2); `None` when it is no
 /// possible number: anonymous callers, extensions, short codes.
 #[must_use]
@@ -10,7 +14,9 @@ pub fn normalise(text: &str, region: &str) -> Option<String> {
     let text = text.trim();
     let e164 = |text: &str| {
         let number = phonenumber::parse(region, text).ok()?;
-        phonenumber::is_valid(&number).then(|| number.format().mode(Mode::E164).to_string())
+        let text = phonenumber::is_valid(&number).then(|| number.format().mode(Mode::E164).to_string())?;
+        // The library knows special numbers that E.164 has no room for, and the database refuses them.
+        (MIN_DIGITS..=MAX_DIGITS).contains(&(text.len() - 1)).then_some(text)
     };
     // PBXes send international numbers as bare digits: 79130000001. Dialled nationally it would be
     // no number, so the reading with a plus cannot shadow a national one.
@@ -23,7 +29,7 @@ pub fn normalise(text: &str, region: &str) -> Option<String> {
 #[must_use]
 pub fn normalise_line(text: &str, region: &str) -> Option<String> {
     let digits = text.trim().trim_start_matches('+');
-    let plausible = (7..=15).contains(&digits.len())
+    let plausible = (MIN_DIGITS..=MAX_DIGITS).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_digit())
         && !digits.starts_with('0');
     normalise(text, region).or_else(|| plausible.then(|| format!("+{digits}")))
@@ -63,6 +69,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_accepted_fits_the_schema(code in 1_u32..1000, digits in "[0-9]{3,18}") {
+            let text = format!("+{code}{digits}");
+            for e164 in normalise(&text, "RU").into_iter().chain(normalise_line(&text, "RU")) {
+                let digits = e164.strip_prefix('+').unwrap();
+                prop_assert!((7..=15).contains(&digits.len()) && !digits.starts_with('0'), "{e164}");
+            }
+        }
+
         #[test]
         fn any_text_is_a_valid_number_or_none(text: String) {
             if let Some(e164) = normalise(&text, "RU") {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware,
     response::IntoResponse,
     routing::get,
@@ -82,7 +82,10 @@ fn routes() -> OpenApiRouter<App> {
         .merge(calls::routes::router())
         .merge(calls::webhooks::router())
         .merge(dictionaries::routes::router());
-    OpenApiRouter::with_openapi(docs::Document::openapi()).nest("/api/v1", api).merge(health::router())
+    let mut routes =
+        OpenApiRouter::with_openapi(docs::Document::openapi()).nest("/api/v1", api).merge(health::router());
+    docs::complete(routes.get_openapi_mut());
+    routes
 }
 
 /// The OpenAPI document.
@@ -127,7 +130,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
             header::IF_MATCH,
-            "traceparent".parse().unwrap_or(header::TE),
+            HeaderName::from_static("traceparent"),
         ])
         .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER])
         .max_age(Duration::from_mins(10))

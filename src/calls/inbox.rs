@@ -2,8 +2,9 @@
 //! call, fold it, find or create the service request, store the call, mark the event.
 //!
 //! Safe to repeat: an event is marked in the transaction that has its effect, so a crash either
-//! undoes both or neither. Order does not matter: facts come from the set of events, and the request
-//! is decided once, under locks on the call and on the client.
+//! undoes both or neither. Order does not matter: facts come from the set of events, and as long as a
+//! call has no request, each event decides anew, under locks on the call and on the client, whether it
+//! gets one or waits in triage.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use opentelemetry::KeyValue;
@@ -18,7 +19,7 @@ use super::{
         CallEvent, Provider,
         mango::{self, EventKind},
     },
-    store::{self, CallRow, InboxEvent, Known},
+    store::{self, CallRow, InboxEvent},
 };
 use crate::{
     app::App,
@@ -46,8 +47,9 @@ pub enum Progress {
 /// Deals with the oldest pending event.
 ///
 /// # Errors
-/// When the database cannot be used; the event stays pending. An event that fails by itself is
-/// postponed, and given up after the configured number of attempts.
+/// When the database cannot be used; the event stays pending. An event that fails while others could
+/// succeed is postponed, so that it does not hold them up; if that is its own fault and not that of a
+/// busy row, it is given up after the configured number of attempts.
 pub async fn process_next(app: &App) -> Result<Progress, DbError> {
     let mut tx = app.db.begin().await?;
     let Some(event) = store::claim_event(&mut tx, app.clock.now()).await? else {
@@ -67,7 +69,7 @@ pub async fn process_next(app: &App) -> Result<Progress, DbError> {
     }
     match process(app, tx, &event).instrument(span.clone()).await {
         Ok(()) => Ok(Progress::Worked),
-        Err(error) if error.is_transient() => {
+        Err(error) if error.is_outage() => {
             span.record("otel.status_code", "ERROR");
             Err(error)
         }
@@ -90,9 +92,9 @@ struct Changes {
 }
 
 async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbError> {
-    let parsed = match event.kind.parse::<StoredKind>() {
-        Ok(StoredKind(kind)) => mango::parse(kind, &event.payload).map_err(|error| error.to_string()),
-        Err(()) => Err("unknown kind of event".to_owned()),
+    let parsed = match EventKind::from_name(&event.kind) {
+        Some(kind) => mango::parse(kind, &event.payload).map_err(|error| error.to_string()),
+        None => Err("unknown kind of event".to_owned()),
     };
     let (outcome, error, changes) = match parsed {
         Ok(CallEvent::Leg(leg)) => (WebhookOutcome::Processed, None, apply(app, &mut tx, event, &leg.call_key).await?),
@@ -116,23 +118,12 @@ async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbErro
     Ok(())
 }
 
-/// The kind as the inbox spells it.
-struct StoredKind(EventKind);
-
-impl std::str::FromStr for StoredKind {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        EventKind::ALL.into_iter().find(|kind| kind.as_str() == text).map(Self).ok_or(())
-    }
-}
-
 async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Result<Changes, DbError> {
     let known = store::lock_by_key(tx, event.provider, call_key).await?.unwrap_or_default();
     let events: Vec<CallEvent> = store::events_of_call(tx, event.provider, call_key)
         .await?
         .into_iter()
-        .filter_map(|(kind, payload)| mango::parse(kind.parse::<StoredKind>().ok()?.0, &payload).ok())
+        .filter_map(|(kind, payload)| mango::parse(EventKind::from_name(&kind)?, &payload).ok())
         .collect();
     let facts = facts::fold(&events);
     let region = &app.config.telephony.region;
@@ -144,17 +135,19 @@ async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Re
     };
 
     let mut changes = Changes::default();
-    let Known { mut request_id, mut triage, is_over } = known;
-    if facts.direction == Direction::Incoming && request_id.is_none() && triage.is_none() {
-        match (&campaign, &from_e164) {
-            (None, _) => triage = Some(Triage::UnknownLine),
-            (_, None) => triage = Some(Triage::UnknownCaller),
+    let (mut request_id, mut triage) = (known.request_id, known.triage);
+    if facts.direction == Direction::Incoming && request_id.is_none() {
+        triage = match (&campaign, &from_e164) {
+            (None, _) => Some(Triage::UnknownLine),
+            (_, None) => Some(Triage::UnknownCaller),
             (Some(campaign), Some(phone)) => {
-                request_id =
-                    Some(find_or_create(app, tx, event.received_at, campaign, phone, call_key, &mut changes).await?);
+                let found = find_or_create(app, tx, event.received_at, campaign, phone, call_key, &mut changes).await?;
+                request_id = Some(found);
+                None
             }
-        }
-        changes.triage = triage;
+        };
+        // Counted when it enters triage, not again with each of its events.
+        changes.triage = triage.filter(|_| known.triage.is_none());
     }
     let row = CallRow {
         provider: event.provider,
@@ -169,7 +162,7 @@ async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Re
         received_at: event.received_at,
     };
     store::upsert(tx, &row).await?;
-    if facts.result.is_some() && !is_over {
+    if facts.result.is_some() && !known.is_over {
         changes.over = Some(facts);
     }
     Ok(changes)
@@ -187,7 +180,7 @@ async fn find_or_create(
     call_key: &str,
     changes: &mut Changes,
 ) -> Result<i64, DbError> {
-    let client_id = requests::store::upsert_client(tx, phone, None, received_at).await?;
+    let client_id = requests::store::upsert_client(tx, phone, received_at).await?;
     let window = TimeDelta::seconds(i64::from(app.config.telephony.dedupe_window_s));
     if let Some(open) = requests::store::open_of_client(tx, client_id, received_at - window).await? {
         let attached = NewEvent {
@@ -210,6 +203,7 @@ async fn find_or_create(
         direction: None,
         campaign_id: Some(campaign.id),
         source: Source::Call,
+        client_name: None,
         description: None,
         address: None,
         created_by: None,
@@ -252,17 +246,19 @@ fn as_f64(seconds: i64) -> f64 {
 }
 
 async fn put_off(app: &App, event: &InboxEvent, error: &DbError) -> Result<(), DbError> {
-    let attempts = u32::try_from(event.attempts).unwrap_or(0) + 1;
+    let attempts = event.attempts + i32::from(!error.is_transient());
     let now = app.clock.now();
     let mut message = describe(error);
     message.truncate(message.floor_char_boundary(500));
     tracing::error!(target: "switchboard::inbox", event_id = event.id, kind = event.kind, attempts, error = message, "a webhook event failed");
     let mut db = app.db.acquire().await?;
-    if attempts >= u32::from(app.config.inbox.max_attempts) {
-        store::finish_event(&mut db, event.id, WebhookOutcome::Failed.as_str(), Some(&message), now).await?;
-        app.metrics.webhook_events(event.provider, WebhookOutcome::Failed).inc();
+    if attempts >= i32::from(app.config.inbox.max_attempts) {
+        let failed = WebhookOutcome::Failed;
+        if store::finish_event(&mut db, event.id, failed.as_str(), Some(&message), now).await? {
+            app.metrics.webhook_events(event.provider, failed).inc();
+        }
         return Ok(());
     }
-    let pause = TimeDelta::seconds(1 << attempts.min(10));
-    store::postpone_event(&mut db, event.id, &message, now + pause).await
+    let pause = TimeDelta::seconds(1 << attempts.clamp(0, 10));
+    store::postpone_event(&mut db, event.id, attempts, &message, now + pause).await
 }

@@ -95,21 +95,6 @@ impl Validate for CallParams {
     }
 }
 
-/// Where a page of triage begins.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub struct PageParams {
-    /// From the previous page.
-    pub cursor: Option<String>,
-    /// 1 to 200, 50 unless given.
-    pub limit: Option<i64>,
-}
-
-impl Validate for PageParams {
-    fn validate(&self, _: &mut FieldErrors) {}
-}
-
 /// The service request that a call belongs to.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

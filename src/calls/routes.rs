@@ -5,7 +5,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    model::{CallParams, CallView, Link, PageParams},
+    model::{CallParams, CallView, Link},
     store::{self, Filter},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     auth::caller::CallHandler,
     error::{self, AppError, Problem},
     http::{
-        cursor::{self, Cursor, Page},
+        cursor::{self, Cursor, Page, PageParams},
         extract::{Id, ValidJson, ValidQuery},
     },
     phone,
@@ -70,12 +70,8 @@ async fn triage(
     State(app): State<App>,
     ValidQuery(params): ValidQuery<PageParams>,
 ) -> Result<Json<Page<CallView>>, AppError> {
-    let filter = Filter {
-        triage: true,
-        after: params.cursor.as_deref().map(Cursor::decode).transpose()?,
-        limit: cursor::limit(params.limit)?,
-        ..Filter::default()
-    };
+    let (after, limit) = params.parse()?;
+    let filter = Filter { triage: true, after, limit, ..Filter::default() };
     let mut db = app.db.acquire().await?;
     Ok(page(store::list(&mut db, &caller, &filter).await?, filter.limit))
 }

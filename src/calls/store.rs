@@ -13,8 +13,8 @@ use crate::{
     http::cursor::Cursor,
 };
 
-/// `SELECT` of a [`CallView`] with the given tail. A call without a city belongs to everybody who
-/// handles calls: if nobody saw it, the lead would be lost.
+/// `SELECT` of a [`CallView`] with the given tail. A call in triage that has no city belongs to everybody
+/// who handles calls: if nobody saw it, the lead would be lost.
 macro_rules! select_call {
     ($tail:literal, $($argument:expr),*) => {
         sqlx::query_as!(
@@ -24,7 +24,7 @@ macro_rules! select_call {
                       k.operator_extension, k.request_id, k.city_id, ca.code AS "campaign?", k.received_at, k.started_at,
                       k.answered_at, k.ended_at, k.talk_s, k.wait_s, k.result AS "result: _", k.cause, k.triage AS "triage: _"
                  FROM calls k LEFT JOIN advertising_campaigns ca ON ca.id = k.campaign_id
-                WHERE ($1::bigint[] IS NULL OR k.city_id IS NULL OR k.city_id = ANY($1)) "# + $tail,
+                WHERE ($1::bigint[] IS NULL OR k.city_id = ANY($1) OR (k.city_id IS NULL AND k.triage IS NOT NULL)) "# + $tail,
             $($argument),*
         )
     };
@@ -40,14 +40,17 @@ pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Cal
     telemetry.run(DbOperation::CallById, query.fetch_optional(pg)).await
 }
 
-/// The same, locked until the transaction ends.
+/// The same, locked until the transaction ends; in two statements, as [`crate::requests::store::lock`].
 ///
 /// # Errors
 /// As the database.
 pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<CallView>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = select_call!("AND k.id = $2 FOR NO KEY UPDATE OF k", caller.city_filter() as _, id);
-    telemetry.run(DbOperation::CallById, query.fetch_optional(pg)).await
+    let query = sqlx::query_scalar!("SELECT id FROM calls WHERE id = $1 FOR NO KEY UPDATE", id);
+    match telemetry.run(DbOperation::CallLock, query.fetch_optional(pg)).await? {
+        Some(id) => by_id(db, caller, id).await,
+        None => Ok(None),
+    }
 }
 
 /// Filters of a list of calls.
@@ -182,7 +185,7 @@ pub async fn events_of_call(
     telemetry.run(DbOperation::WebhookOfCall, query.fetch_all(pg)).await
 }
 
-/// Marks an event as dealt with.
+/// Marks an event as dealt with; `false` when another worker has done so meanwhile.
 ///
 /// # Errors
 /// As the database.
@@ -192,27 +195,34 @@ pub async fn finish_event(
     status: &str,
     error: Option<&str>,
     now: DateTime<Utc>,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query!(
-        "UPDATE webhook_events SET status = $2, error = $3, processed_at = $4 WHERE id = $1",
+        "UPDATE webhook_events SET status = $2, error = $3, processed_at = $4 WHERE id = $1 AND status = 'pending'",
         id,
         status,
         error,
         now
     );
-    telemetry.run(DbOperation::WebhookFinish, query.execute(pg)).await.map(drop)
+    telemetry.run(DbOperation::WebhookFinish, query.execute(pg)).await.map(|done| done.rows_affected() == 1)
 }
 
-/// Puts an event off after a failure.
+/// Puts an event off after a failure; `attempts` is how many have failed by its own fault.
 ///
 /// # Errors
 /// As the database.
-pub async fn postpone_event(db: &mut Conn, id: i64, error: &str, until: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn postpone_event(
+    db: &mut Conn,
+    id: i64,
+    attempts: i32,
+    error: &str,
+    until: DateTime<Utc>,
+) -> Result<(), DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query!(
-        "UPDATE webhook_events SET attempts = attempts + 1, error = $2, next_attempt_at = $3 WHERE id = $1",
+        "UPDATE webhook_events SET attempts = $2, error = $3, next_attempt_at = $4 WHERE id = $1 AND status = 'pending'",
         id,
+        attempts,
         error,
         until
     );
@@ -256,12 +266,13 @@ pub async fn lock_by_key(db: &mut Conn, provider: Provider, call_key: &str) -> R
         key
     );
     telemetry.run(DbOperation::CallLock, query.fetch_one(pg)).await?;
-    // A statement of its own: its snapshot must be younger than the lock.
+    // A statement of its own: its snapshot must be younger than the lock. It locks the row too, because
+    // a person who links the call takes only that.
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         Known,
         r#"SELECT request_id, triage AS "triage: _", result IS NOT NULL AS "is_over!"
-             FROM calls WHERE provider = $1 AND call_key = $2"#,
+             FROM calls WHERE provider = $1 AND call_key = $2 FOR NO KEY UPDATE"#,
         provider.as_str(),
         call_key
     );

@@ -3,7 +3,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Request, State},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     app::App,
     error::{self, AppError, Problem},
-    http::extract,
+    http::extract::{self, Segments},
     telemetry::{labels::WebhookOutcome, trace::TraceIds},
 };
 
@@ -52,9 +52,9 @@ struct MangoForm {
 }
 
 macro_rules! webhook {
-    ($(#[$meta:meta])* $name:ident, $path:literal, $params:ty, |$pattern:pat_param| $kind:expr) => {
+    ($(#[$meta:meta])* $name:ident, $path:literal, $($segment:literal),+) => {
         $(#[$meta])*
-        #[utoipa::path(post, path = $path, tag = "webhooks", security(()),
+        #[utoipa::path(post, path = $path, tag = "webhooks", security(()), params($(($segment = String, Path)),+),
             request_body(content = MangoForm, content_type = "application/x-www-form-urlencoded"),
             responses(
                 (status = 200, description = "Stored, or stored before", body = Receipt),
@@ -64,28 +64,31 @@ macro_rules! webhook {
                 (status = 413, description = "Too large", body = Problem),
                 (status = 503, description = "Not stored; send it again", body = Problem),
             ))]
-        async fn $name(State(app): State<App>, Path($pattern): Path<$params>, request: Request) -> Result<Json<Receipt>, AppError> {
-            let (provider, kind): (String, Option<String>) = $kind;
-            receive(&app, &provider, kind.as_deref(), request).await
+        async fn $name(
+            State(app): State<App>,
+            Segments(path): Segments,
+            request: Request,
+        ) -> Result<Json<Receipt>, AppError> {
+            receive(&app, &path, request).await
         }
     };
 }
 
 webhook!(
     /// Receive a telephony event whose kind is told by its content
-    plain, "/webhooks/telephony/{provider}", String, |provider| (provider, None)
+    plain, "/webhooks/telephony/{provider}", "provider"
 );
 webhook!(
     /// Receive a telephony event: `call`, `summary` or `recording`
-    with_kind, "/webhooks/telephony/{provider}/events/{kind}", (String, String), |(provider, kind)| (provider, Some(kind))
+    with_kind, "/webhooks/telephony/{provider}/events/{kind}", "provider", "kind"
 );
 webhook!(
     /// Receive a telephony event: `record/added`
-    with_long_kind, "/webhooks/telephony/{provider}/events/{kind}/{detail}", (String, String, String),
-    |(provider, kind, detail)| (provider, Some(format!("{kind}/{detail}")))
+    with_long_kind, "/webhooks/telephony/{provider}/events/{kind}/{detail}", "provider", "kind", "detail"
 );
 
-async fn receive(app: &App, provider: &str, kind: Option<&str>, request: Request) -> Result<Json<Receipt>, AppError> {
+async fn receive(app: &App, path: &[String], request: Request) -> Result<Json<Receipt>, AppError> {
+    let (provider, kind) = path.split_first().ok_or(error::NOT_FOUND)?;
     let provider: Provider = provider.parse().map_err(|_| error::NOT_FOUND)?;
     let credentials = match provider {
         Provider::Mango => app.mango.as_ref().ok_or(error::NOT_FOUND)?,
@@ -102,10 +105,11 @@ async fn receive(app: &App, provider: &str, kind: Option<&str>, request: Request
             IntakeError::BadSignature => error::BAD_SIGNATURE.into(),
         })
     })?;
-    let kind = match kind {
-        Some(path) => EventKind::from_path(&format!("events/{path}")),
+    let kind = if kind.is_empty() {
         // Kept as a call event if nothing gives it away: the worker will then say what is wrong with it.
-        None => Some(EventKind::infer(&verified.json).unwrap_or(EventKind::Call)),
+        Some(EventKind::infer(&verified.json).unwrap_or(EventKind::Call))
+    } else {
+        EventKind::from_path(&format!("events/{}", kind.join("/")))
     };
     let kind = kind.ok_or_else(|| reject(error::NOT_FOUND.because("There is no such kind of event.")))?;
     let identity = mango::identify(kind, &verified.json);

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +22,7 @@ use crate::{
         tokens::random_id,
     },
     config::Settings,
+    db::embedded,
 };
 
 /// The file's name in the data directory.
@@ -84,30 +85,33 @@ const MASTERS: usize = 3;
 const SHARE: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
 
 impl Credentials {
-    /// Reads the file, or draws new credentials and writes it.
+    /// Reads the file, or draws new credentials, which [`Credentials::keep`] writes.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
-    pub fn load_or_create(dir: &Path) -> anyhow::Result<Self> {
+    /// When the file cannot be read.
+    pub fn load_or_draw(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(FILE);
+        if path.exists() { Self::load(&path) } else { Ok(Self::draw()) }
+    }
+
+    /// Writes the file, unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&self, dir: &Path) -> anyhow::Result<()> {
         let path = dir.join(FILE);
         if path.exists() {
-            return Self::load(&path);
+            return Ok(());
         }
-        // Root's PostgreSQL runs as another user, who must be able to pass through.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(dir)
-            .with_context(|| format!("SWITCHBOARD_DATA_DIR: {}", dir.display()))?;
-        let credentials = Self::draw();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("SWITCHBOARD_DATA_DIR: {}", path.display()))?;
-        file.write_all(serde_json::to_string_pretty(&credentials)?.as_bytes())?;
-        Ok(credentials)
+        embedded::prepare_dir(dir)?;
+        // Under another name first, so that what has the name is whole.
+        let unfinished = dir.join(format!("{FILE}.{}", std::process::id()));
+        let written = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+            fs::rename(&unfinished, &path)
+        };
+        written().with_context(|| format!("SWITCHBOARD_DATA_DIR: {}", path.display()))
     }
 
     /// Reads the file.
@@ -159,6 +163,7 @@ impl Credentials {
         settings.set_if_default("mango.api_salt", self.mango_api_salt.as_str());
         // The simulator gives each of its people an address of their own.
         settings.set_if_default("http.trusted_proxies", vec!["127.0.0.0/8"]);
+        settings.set_if_default("http.insecure_cookies", true);
         // Nobody balances a demo: Ctrl-C should not wait for a balancer.
         settings.set_if_default("shutdown.delay_ms", 0);
     }
@@ -168,13 +173,14 @@ impl Credentials {
     /// # Errors
     /// As the database.
     pub async fn load_company(&self, app: &App) -> anyhow::Result<()> {
-        let mut tx = app.db.begin().await?;
-        let (pg, _) = tx.parts();
-        let loaded: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM users WHERE login = 'admin')").fetch_one(&mut *pg).await?;
-        if loaded {
+        let loaded = "SELECT EXISTS (SELECT FROM users WHERE login = 'admin')";
+        if sqlx::query_scalar(loaded).fetch_one(app.db.acquire().await?.parts().0).await? {
             return Ok(());
         }
+        // Not inside the transaction: the server ends one that is idle for 10 s, and a busy machine needs longer.
+        let hashes = self.hash_passwords(app).await?;
+        let mut tx = app.db.begin().await?;
+        let (pg, _) = tx.parts();
         for (code, name_ru, name_en, timezone, _) in CITIES {
             sqlx::query("INSERT INTO cities (code, name_ru, name_en, timezone) VALUES ($1, $2, $3, $4)")
                 .bind(code)
@@ -197,7 +203,6 @@ impl Credentials {
             .execute(&mut *pg)
             .await?;
         }
-        let hashes = self.hash_passwords(app).await?;
         for (user, hash) in self.users.iter().zip(&hashes) {
             let new = NewUser {
                 login: &user.login,

@@ -83,7 +83,11 @@ impl Cli {
     }
 
     async fn execute(self) -> anyhow::Result<ExitCode> {
-        let read = || Settings::read(self.config.as_deref(), std::env::vars());
+        // A variable that is no text is no setting of ours.
+        let variables = || {
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        };
+        let read = || Settings::read(self.config.as_deref(), variables());
         match self.command {
             Command::Serve { demo } => serve::run(read()?, demo).await?,
             Command::Migrate => {

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use axum_server::Handle;
+use tokio::task::JoinHandle;
 
 use super::{database, demo::Credentials, progress};
 use crate::{
@@ -22,7 +23,8 @@ use crate::{
 };
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
-const WORKERS_LIMIT: Duration = Duration::from_secs(5);
+/// A database in a dark network says no goodbye.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is told to stop.
 ///
@@ -30,7 +32,7 @@ const WORKERS_LIMIT: Duration = Duration::from_secs(5);
 /// Whatever keeps it from starting: a setting, a taken port, the database.
 pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
     let credentials = if demo {
-        let credentials = Credentials::load_or_create(&settings.config()?.data_dir()?)?;
+        let credentials = Credentials::load_or_draw(&settings.config()?.data_dir()?)?;
         credentials.apply(&mut settings);
         Some(credentials)
     } else {
@@ -42,6 +44,9 @@ pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
     let public = listen::bind(config.http.addr, "SWITCHBOARD_HTTP_ADDR")?;
     let ops = listen::bind(config.ops.addr, "SWITCHBOARD_OPS_ADDR")?;
     let addresses = (public.local_addr()?, ops.local_addr()?);
+    if let Some(credentials) = &credentials {
+        credentials.keep(&config.data_dir()?)?;
+    }
     let telemetry = telemetry::init(&config.log)?;
     let counters = telemetry.counters.clone();
 
@@ -74,8 +79,8 @@ async fn serve(
     workers::start(&app);
 
     let (public_handle, ops_handle) = (Handle::new(), Handle::new());
-    let public_server = tokio::spawn(listen::serve(public, app.router(), public_handle.clone()));
-    let ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone()));
+    let mut public_server = tokio::spawn(listen::serve(public, app.router(), public_handle.clone()));
+    let mut ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone()));
     tracing::info!(
         %public_addr,
         %ops_addr,
@@ -87,20 +92,37 @@ async fn serve(
         welcome(credentials, &data_dir, public_addr, ops_addr);
     }
 
-    let signal = lifecycle::shutdown_signal().await?;
-    tracing::info!(signal, "shutting down: not ready any more");
+    // A listener that ends by itself ends the server: a process that serves nothing must not look alive.
+    let reason = tokio::select! {
+        signal = lifecycle::shutdown_signal() => signal?,
+        ended = &mut public_server => { ended??; "the public listener ended" }
+        ended = &mut ops_server => { ended??; "the ops listener ended" }
+    };
+    tracing::info!(reason, "shutting down: not ready any more");
     app.lifecycle.begin_draining();
     tokio::time::sleep(Duration::from_millis(shutdown.delay_ms)).await;
-    public_handle.graceful_shutdown(Some(Duration::from_millis(shutdown.drain_ms)));
-    public_server.await??;
-    app.lifecycle.stop_workers(WORKERS_LIMIT).await;
-    // Last, so that the drain can be watched.
+    let drain = Duration::from_millis(shutdown.drain_ms);
+    public_handle.graceful_shutdown(Some(drain));
+    // Together: requests need no worker, and what a worker leaves is taken up at the next start.
+    let (served, ()) = tokio::join!(wait(&mut public_server), app.lifecycle.stop_workers(drain));
+    // After the drain, so that it can be watched.
     ops_handle.shutdown();
-    ops_server.await??;
-    app.close().await;
+    let scraped = wait(&mut ops_server).await;
+    if tokio::time::timeout(CLOSE_LIMIT, app.close()).await.is_err() {
+        tracing::warn!("the database does not answer; its connections are dropped");
+    }
     database.close().await?;
+    served.and(scraped)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for a server task that may have been waited for already.
+async fn wait(server: &mut JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
+    if server.is_finished() {
+        return Ok(());
+    }
+    Ok(server.await??)
 }
 
 /// What a person who just started the demo wants to know. The passwords are the demo's own.

@@ -71,7 +71,7 @@ sections! {
     /// The public listener.
     Http {
         addr: SocketAddr, request_timeout_ms: u64, body_limit_bytes: usize,
-        allowed_origins: Vec<String>, trusted_proxies: Vec<IpNet>,
+        allowed_origins: Vec<String>, trusted_proxies: Vec<IpNet>, insecure_cookies: bool,
     }
     /// The listener for Prometheus and probes.
     Ops { addr: SocketAddr }
@@ -147,11 +147,31 @@ impl Config {
                 );
             }
         }
+        for (key, value, most) in [
+            ("http.request_timeout_ms", self.http.request_timeout_ms, 300_000),
+            ("http.body_limit_bytes", self.http.body_limit_bytes as u64, 1 << 30),
+            ("database.acquire_timeout_ms", self.database.acquire_timeout_ms, 60_000),
+            ("database.query_timeout_ms", self.database.query_timeout_ms, 60_000),
+            ("password.queue_timeout_ms", self.password.queue_timeout_ms, 60_000),
+            ("inbox.poll_interval_ms", self.inbox.poll_interval_ms, 60_000),
+            ("inbox.max_attempts", u64::from(self.inbox.max_attempts), 1_000),
+            ("login.per_minute", u64::from(self.login.per_minute), 1_000_000),
+        ] {
+            if !(1..=most).contains(&value) {
+                return fail(key, &format!("must be between 1 and {most}"));
+            }
+        }
+        if self.http.insecure_cookies && !self.http.addr.ip().is_loopback() {
+            return fail("http.insecure_cookies", "is for development on loopback; serve HTTPS instead");
+        }
         if !(1..=1000).contains(&self.database.max_connections) {
             return fail("database.max_connections", "must be between 1 and 1000");
         }
         check_url("database.url", &self.database.url, &["postgres", "postgresql"])?;
-        check_url("redis.url", &self.redis.url, &["redis", "rediss", "unix"])?;
+        check_url("redis.url", &self.redis.url, &["redis", "unix"])?;
+        if !self.redis.url.is_empty() && redis::Client::open(self.redis.url.expose()).is_err() {
+            return fail("redis.url", "cannot be used; write redis://[:password@]host[:port][/number]");
+        }
         check_secret("jwt.secret", &self.jwt.secret)?;
         check_secret("password.pepper", &self.password.pepper)?;
         if !(60..=604_800).contains(&self.jwt.ttl_s) {
@@ -159,9 +179,6 @@ impl Config {
         }
         if !(12..=16).contains(&self.password.cost) {
             return fail("password.cost", "must be between 12 (about 0.25 s a login) and 16");
-        }
-        if self.login.per_minute == 0 {
-            return fail("login.per_minute", "must be at least 1");
         }
         if self.mango.api_key.is_empty() != self.mango.api_salt.is_empty() {
             let missing = if self.mango.api_key.is_empty() { "mango.api_key" } else { "mango.api_salt" };
@@ -172,9 +189,6 @@ impl Config {
         }
         if phonenumber::country::Id::from_str(&self.telephony.region).is_err() {
             return fail("telephony.region", "is no two-letter country code such as RU");
-        }
-        if self.inbox.poll_interval_ms == 0 || self.inbox.max_attempts == 0 {
-            return fail("inbox.poll_interval_ms", "and SWITCHBOARD_INBOX_MAX_ATTEMPTS must be at least 1");
         }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             return fail("log.level", &format!("{error}; try \"info\""));

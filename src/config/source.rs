@@ -11,7 +11,7 @@ const PREFIX: &str = "SWITCHBOARD_";
 const SECRETS: [&str; 6] =
     ["database.url", "redis.url", "jwt.secret", "password.pepper", "mango.api_key", "mango.api_salt"];
 /// Variables of this prefix that are no settings of the server.
-const RESERVED: [&str; 1] = ["SWITCHBOARD_CONFIG"];
+const RESERVED: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_REVISION"];
 
 /// What set a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +184,12 @@ impl Settings {
 }
 
 fn parse(text: &str, name: &str) -> Result<Table, ConfigError> {
-    text.parse::<Table>().map_err(|error| ConfigError::new(name, error.to_string()))
+    text.parse::<Table>().map_err(|error| {
+        // One line, and not the parser's excerpt of the file, which may be that of a secret.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::new(name, format!("line {line}: {}", error.message().replace('\n', ", ")))
+    })
 }
 
 /// Gives the text of a variable the type that the default has.

@@ -13,6 +13,9 @@ pub enum DbError {
     /// No pooled connection was free in time.
     #[error("no database connection was free within {0:?}")]
     PoolTimeout(Duration),
+    /// No connection could be opened: the server is down, or does not know the database any more.
+    #[error("the database cannot be reached")]
+    Connect(#[source] sqlx::Error),
     /// The client-side timeout: the server did not answer, or the network is dark.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -27,6 +30,10 @@ impl DbError {
     pub fn class(&self) -> Option<SqlstateClass> {
         match self {
             Self::PoolTimeout(_) => None,
+            Self::Connect(error) => match class_of(error) {
+                SqlstateClass::Other => Some(SqlstateClass::Connection),
+                class => Some(class),
+            },
             Self::Timeout(_) => Some(SqlstateClass::Timeout),
             Self::Sql(error) => Some(class_of(error)),
         }
@@ -41,19 +48,34 @@ impl DbError {
         }
     }
 
-    /// Whether trying again later may help: the database was unreachable, busy or restarting.
+    /// Whether trying the same again later may help: the row was locked, the server busy or away.
     #[must_use]
     pub fn is_transient(&self) -> bool {
+        self.is_outage()
+            || match self {
+                Self::Timeout(_) => true,
+                Self::Sql(error) => {
+                    // 57014 is a statement that ran into its timeout.
+                    matches!(
+                        class_of(error),
+                        SqlstateClass::Rollback | SqlstateClass::State | SqlstateClass::Intervention
+                    )
+                }
+                Self::PoolTimeout(_) | Self::Connect(_) => false,
+            }
+    }
+
+    /// Whether nothing else would succeed now either: the server is away or out of resources.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
         match self {
-            Self::PoolTimeout(_) | Self::Timeout(_) => true,
-            Self::Sql(error) => matches!(
-                class_of(error),
-                SqlstateClass::Connection
-                    | SqlstateClass::Rollback
-                    | SqlstateClass::Resources
-                    | SqlstateClass::State
-                    | SqlstateClass::Intervention
-            ),
+            Self::PoolTimeout(_) | Self::Connect(_) => true,
+            Self::Timeout(_) => false,
+            Self::Sql(error) => match class_of(error) {
+                SqlstateClass::Connection | SqlstateClass::Resources => true,
+                SqlstateClass::Intervention => code_of(error).as_deref() != Some("57014"),
+                _ => false,
+            },
         }
     }
 }
@@ -82,6 +104,7 @@ impl From<DbError> for AppError {
     fn from(error: DbError) -> Self {
         let kind = match &error {
             DbError::PoolTimeout(_) => error::OVERLOADED,
+            DbError::Connect(_) => error::DATABASE_UNAVAILABLE,
             DbError::Timeout(_) => error::TIMED_OUT,
             DbError::Sql(sql) => match class_of(sql) {
                 // Taken by somebody else, or gone meanwhile. Any other violated constraint is our bug: 500.
@@ -95,7 +118,8 @@ impl From<DbError> for AppError {
                 }
                 // A value that no column can hold, such as U+0000 in a search text.
                 SqlstateClass::Data => error::INVALID,
-                SqlstateClass::Rollback | SqlstateClass::State => error::CONFLICT,
+                // A row that somebody else holds too long, a deadlock: trying again helps.
+                SqlstateClass::Rollback | SqlstateClass::State => error::OVERLOADED,
                 _ => error::INTERNAL,
             },
         };

@@ -30,14 +30,12 @@ operations! {
     MasterShare = "master_share" "SELECT" "master_profiles";
     Dictionary = "dictionary" "SELECT" "dictionaries";
     ClientUpsert = "client_upsert" "INSERT" "clients";
-    ClientRename = "client_rename" "UPDATE" "clients";
     RequestInsert = "request_insert" "INSERT" "requests";
     RequestById = "request_by_id" "SELECT" "requests";
     RequestLock = "request_lock" "SELECT" "requests";
     RequestList = "request_list" "SELECT" "requests";
     RequestUpdate = "request_update" "UPDATE" "requests";
     RequestOpenOfClient = "request_open_of_client" "SELECT" "requests";
-    RequestHistoryOfClient = "request_history_of_client" "SELECT" "requests";
     RequestEventInsert = "request_event_insert" "INSERT" "request_events";
     RequestEventList = "request_event_list" "SELECT" "request_events";
     CommentInsert = "comment_insert" "INSERT" "request_comments";

@@ -5,12 +5,15 @@
 use std::{
     future::Future,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use sqlx::{
-    PgConnection, PgPool, Postgres, Transaction,
+    Connection, PgConnection, PgPool, Postgres, Transaction,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -23,6 +26,16 @@ use crate::{
     telemetry::{labels::PoolState, metrics::Metrics},
 };
 
+/// A pooled connection that was idle for less is used without asking whether it still answers.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long a pooled connection may take to answer a ping; one that takes longer is thrown away.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+
+async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(PING_TIMEOUT, connection.ping()).await.map_err(late)?
+}
+
 /// The database of one App; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
@@ -30,6 +43,8 @@ pub struct Db {
     options: PgConnectOptions,
     telemetry: Telemetry,
     acquire_timeout: Duration,
+    /// Connections that are checked out.
+    lent: Arc<AtomicUsize>,
 }
 
 /// What accompanies every statement.
@@ -49,18 +64,23 @@ impl Telemetry {
         operation: DbOperation,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, DbError> {
-        let span = info_span!(
-            target: "switchboard::db",
-            "db",
-            otel.name = operation.summary(),
-            otel.kind = "client",
-            otel.status_code = Empty,
-            error.r#type = Empty,
-            db.system.name = "postgresql",
-            db.query.summary = operation.summary(),
-            db.operation.name = operation.as_str(),
-            db.response.returned_rows = Empty,
-        );
+        // A worker that looks for work finds none most of the time: not worth a trace of its own.
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            info_span!(
+                target: "switchboard::db",
+                "db",
+                otel.name = operation.summary(),
+                otel.kind = "client",
+                otel.status_code = Empty,
+                error.r#type = Empty,
+                db.system.name = "postgresql",
+                db.query.summary = operation.summary(),
+                db.operation.name = operation.as_str(),
+                db.response.returned_rows = Empty,
+            )
+        };
         let started = Instant::now();
         let outcome = match tokio::time::timeout(self.timeout, statement.instrument(span.clone())).await {
             Ok(result) => result.map_err(DbError::from),
@@ -129,28 +149,39 @@ impl Db {
         let timeout = config.query_timeout();
         let options = options.application_name("switchboard").options([
             ("statement_timeout", format!("{}ms", timeout.as_millis())),
-            ("lock_timeout", format!("{}ms", timeout.as_millis())),
+            // Shorter, so that waiting for one row does not keep a connection from everybody else.
+            ("lock_timeout", format!("{}ms", timeout.as_millis() / 3)),
             ("idle_in_transaction_session_timeout", "10s".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Filters of a list are optional parameters: a plan for all of them is a bad plan for each.
+            ("plan_cache_mode", "force_custom_plan".to_owned()),
         ]);
         metrics.db_pool_max_connections().set(i64::from(config.max_connections));
         let pool = PgPoolOptions::new()
             .max_connections(u32::from(config.max_connections))
             .acquire_timeout(config.acquire_timeout())
-            // A dead connection shows itself at the next statement; a ping before each costs a round trip.
+            // A ping before each use costs a round trip; one that was just used is taken as alive.
             .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TRUSTED_IDLE { Ok(true) } else { answers(connection).await.map(|()| true) }
+                })
+            })
+            // Before a connection goes back, what a cancelled statement left behind is read; in a dark
+            // network that would take for ever, with the connection's place in the pool.
+            .after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
             .connect_lazy_with(options.clone());
         let telemetry = Telemetry { metrics, timeout };
-        Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout() }
+        Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout(), lent: Arc::default() }
     }
 
     /// A connection from the pool.
     ///
     /// # Errors
-    /// [`DbError::PoolTimeout`] when none is free in time.
+    /// [`DbError::PoolTimeout`] when none is free in time, [`DbError::Connect`] when none can be opened.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
-        let connection = self.check_out().await?;
-        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone() })
+        let (connection, lent) = self.check_out().await?;
+        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone(), _lent: lent })
     }
 
     /// A transaction: rolled back unless [`Tx::commit`] is called.
@@ -158,21 +189,24 @@ impl Db {
     /// # Errors
     /// As [`Db::acquire`], or when BEGIN fails.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let connection = self.check_out().await?;
+        let (connection, lent) = self.check_out().await?;
         let begin = async { Transaction::begin(connection, None).await.map(Begun) };
         let Begun(transaction) = self.telemetry.run(DbOperation::Begin, begin).await?;
-        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone() }))
+        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone(), _lent: lent }))
     }
 
-    async fn check_out(&self) -> Result<PoolConnection<Postgres>, DbError> {
+    async fn check_out(&self) -> Result<(PoolConnection<Postgres>, Lent), DbError> {
         let started = Instant::now();
         let checked_out = self.pool.acquire().await;
         let metrics = &self.telemetry.metrics;
         metrics.db_pool_acquire_duration().observe(started.elapsed().as_secs_f64());
-        checked_out.map_err(|error| {
+        checked_out.map(|connection| (connection, Lent::one(&self.lent))).map_err(|error| {
+            // The pool keeps trying while a server refuses connections: if nobody has one, the wait was
+            // for the server and not for other requests.
+            let busy = self.lent.load(Ordering::Relaxed) > 0;
             let error = match error {
-                sqlx::Error::PoolTimedOut => DbError::PoolTimeout(self.acquire_timeout),
-                other => DbError::Sql(other),
+                sqlx::Error::PoolTimedOut if busy => DbError::PoolTimeout(self.acquire_timeout),
+                other => DbError::Connect(other),
             };
             match error.class() {
                 Some(class) => metrics.db_errors(class).inc(),
@@ -202,6 +236,23 @@ impl Db {
     }
 }
 
+/// One connection that is checked out.
+#[derive(Debug)]
+struct Lent(Arc<AtomicUsize>);
+
+impl Lent {
+    fn one(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// BEGIN returns no rows, but a transaction.
 struct Begun(Transaction<'static, Postgres>);
 
@@ -216,6 +267,7 @@ impl Rows for Begun {
 pub struct Conn {
     link: Link,
     telemetry: Telemetry,
+    _lent: Lent,
 }
 
 #[derive(Debug)]
@@ -245,7 +297,7 @@ impl Tx {
     /// # Errors
     /// When the commit is not confirmed; the outcome is then unknown to us.
     pub async fn commit(self) -> Result<(), DbError> {
-        let Conn { link, telemetry } = self.0;
+        let Conn { link, telemetry, .. } = self.0;
         match link {
             Link::Transaction(transaction) => telemetry.run(DbOperation::Commit, transaction.commit()).await,
             Link::Pooled(_) => Ok(()),

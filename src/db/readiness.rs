@@ -1,7 +1,7 @@
 //! Whether the database can serve: asked on a connection of its own, so that a busy pool does not
 //! make a working replica look dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
@@ -10,44 +10,61 @@ use super::migrate;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The connection that readiness asks on.
+/// An answer is good for this long: probes of many balancers, or of anybody, share one question.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// The connection that readiness asks on, and its last answer.
 #[derive(Debug)]
 pub struct Readiness {
     options: PgConnectOptions,
-    connection: Mutex<Option<PgConnection>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<PgConnection>,
+    answer: Option<(Instant, &'static str)>,
 }
 
 impl Readiness {
     /// Asks the database that `options` name.
     #[must_use]
     pub fn new(options: PgConnectOptions) -> Self {
-        Self { options, connection: Mutex::new(None) }
+        Self { options: options.application_name("switchboard readiness"), state: Mutex::default() }
     }
 
-    /// `ok`, `starting` or `database_unavailable`, within a second.
+    /// `ok`, `starting` or `database_unavailable`. Whoever comes while somebody asks waits for that
+    /// answer, about a second at most.
     pub async fn check(&self) -> &'static str {
-        let ask = async {
-            // Probes queue here: one connection serves them all, one after the other.
-            let mut slot = self.connection.lock().await;
-            // Taken out while in use, so that a probe that times out drops a connection of unknown state.
-            let mut connection = match slot.take() {
-                Some(connection) => connection,
-                None => self.options.clone().application_name("switchboard readiness").connect().await?,
-            };
-            let current = migrate::is_current(&mut connection).await?;
-            *slot = Some(connection);
-            Ok::<_, sqlx::Error>(current)
-        };
-        match tokio::time::timeout(PATIENCE, ask).await {
-            Ok(Ok(true)) => "ok",
-            Ok(Ok(false)) => "starting",
-            Ok(Err(_)) | Err(_) => "database_unavailable",
+        let mut state = self.state.lock().await;
+        if let Some((at, answer)) = state.answer
+            && at.elapsed() < FRESH
+        {
+            return answer;
         }
+        // Taken out while in use, so that a question that times out drops a connection of unknown state.
+        let connection = state.connection.take();
+        let (connection, answer) = match tokio::time::timeout(PATIENCE, self.ask(connection)).await {
+            Ok(Ok((connection, true))) => (Some(connection), "ok"),
+            Ok(Ok((connection, false))) => (Some(connection), "starting"),
+            Ok(Err(_)) | Err(_) => (None, "database_unavailable"),
+        };
+        *state = State { connection, answer: Some((Instant::now(), answer)) };
+        answer
+    }
+
+    async fn ask(&self, connection: Option<PgConnection>) -> sqlx::Result<(PgConnection, bool)> {
+        let mut connection = match connection {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        let current = migrate::is_current(&mut connection).await?;
+        Ok((connection, current))
     }
 
     /// Gives the connection back.
     pub async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
+        if let Some(connection) = self.state.lock().await.connection.take() {
             drop(connection.close().await);
         }
     }

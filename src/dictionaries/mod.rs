@@ -7,24 +7,13 @@ pub mod store;
 
 pub use model::Dictionaries;
 
-use crate::{
-    app::App,
-    cache::{Cache, Key},
-    db::{Conn, DbError},
-};
+use crate::{app::App, cache::Key, db::DbError};
 
-/// All dictionaries, from the cache or on a connection of their own.
+/// All dictionaries, from the cache or on a connection of their own: not to be called inside a
+/// transaction, which would wait for the cache with a connection in its hand.
 ///
 /// # Errors
 /// As the database.
 pub async fn cached(app: &App) -> Result<Dictionaries, DbError> {
     app.cache.get_or_load(&Key::dictionary("all"), async { store::load(&mut app.db.acquire().await?).await }).await
-}
-
-/// All dictionaries, from the cache or on the caller's connection.
-///
-/// # Errors
-/// As the database.
-pub async fn load(cache: &Cache, db: &mut Conn) -> Result<Dictionaries, DbError> {
-    cache.get_or_load(&Key::dictionary("all"), store::load(db)).await
 }

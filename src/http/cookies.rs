@@ -1,5 +1,5 @@
 //! The session cookie. `__Host-` makes the browser insist on Secure, no Domain and Path=/; over plain
-//! HTTP on loopback, which is development, browsers would drop it, so there it loses the prefix.
+//! HTTP on loopback browsers would drop it, so a setting for development takes the prefix away.
 
 use axum_extra::extract::{
     CookieJar,
@@ -11,12 +11,8 @@ use crate::app::App;
 const SECURE_NAME: &str = "__Host-access";
 const LOOPBACK_NAME: &str = "access";
 
-fn on_loopback(app: &App) -> bool {
-    app.config.http.addr.ip().is_loopback()
-}
-
 fn name(app: &App) -> &'static str {
-    if on_loopback(app) { LOOPBACK_NAME } else { SECURE_NAME }
+    if app.config.http.insecure_cookies { LOOPBACK_NAME } else { SECURE_NAME }
 }
 
 /// The access token in the request's cookies.
@@ -29,7 +25,7 @@ pub fn access(jar: &CookieJar, app: &App) -> Option<String> {
 pub fn set_access(app: &App, token: String, seconds: i64) -> CookieJar {
     let cookie = Cookie::build((name(app), token))
         .http_only(true)
-        .secure(!on_loopback(app))
+        .secure(!app.config.http.insecure_cookies)
         .same_site(SameSite::Strict)
         .path("/")
         .max_age(time::Duration::seconds(seconds))

@@ -3,9 +3,10 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::extract::{FieldErrors, Validate};
 use crate::error::AppError;
 
 /// Most items of a page.
@@ -25,7 +26,7 @@ pub struct Cursor {
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// The rows, newest first.
+    /// The rows, in the order that the list promises.
     pub items: Vec<T>,
     /// Pass it as `cursor` for the next page; null on the last.
     pub next_cursor: Option<String>,
@@ -66,6 +67,31 @@ impl<T> Page<T> {
         items.truncate(limit);
         let next_cursor = if more { items.last().map(|last| position(last).encode()) } else { None };
         Self { items, next_cursor }
+    }
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// From the previous page.
+    pub cursor: Option<String>,
+    /// 1 to 200, 50 unless given.
+    pub limit: Option<i64>,
+}
+
+impl Validate for PageParams {
+    fn validate(&self, _: &mut FieldErrors) {}
+}
+
+impl PageParams {
+    /// The position to continue after, and the page size.
+    ///
+    /// # Errors
+    /// 422 for a cursor or a limit that is none.
+    pub fn parse(&self) -> Result<(Option<Cursor>, i64), AppError> {
+        Ok((self.cursor.as_deref().map(Cursor::decode).transpose()?, limit(self.limit)?))
     }
 }
 

@@ -21,8 +21,8 @@ pub enum IfMatch {
     Absent,
     /// `*`: any version.
     Any,
-    /// One of these.
-    Versions(Vec<i32>),
+    /// One of these tags.
+    Tags(Vec<String>),
 }
 
 impl IfMatch {
@@ -30,18 +30,17 @@ impl IfMatch {
         if text.trim() == "*" {
             return Self::Any;
         }
-        // A weak or foreign tag never matches, which is what 412 is for.
-        let version = |tag: &str| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok();
-        Self::Versions(text.split(',').filter_map(version).collect())
+        Self::Tags(text.split(',').map(|tag| tag.trim().to_owned()).collect())
     }
 
-    /// Fails unless `version` is acceptable.
+    /// Fails unless `version` is acceptable. Tags are opaque: compared as written, so that a weak or
+    /// foreign one never matches.
     ///
     /// # Errors
     /// 412.
     pub fn check(&self, version: i32) -> Result<(), AppError> {
         match self {
-            Self::Versions(versions) if !versions.contains(&version) => Err(error::STALE.into()),
+            Self::Tags(tags) if !tags.iter().any(|tag| etag(version) == tag.as_str()) => Err(error::STALE.into()),
             _ => Ok(()),
         }
     }
@@ -59,8 +58,10 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
-        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self::Absent) };
-        value.to_str().map(Self::parse).map_err(|_| error::MALFORMED.because("If-Match is not text"))
+        let lines: Result<Vec<&str>, _> =
+            parts.headers.get_all(header::IF_MATCH).iter().map(HeaderValue::to_str).collect();
+        let lines = lines.map_err(|_| error::MALFORMED.because("If-Match is not text"))?;
+        Ok(if lines.is_empty() { Self::Absent } else { Self::parse(&lines.join(",")) })
     }
 }
 
@@ -75,7 +76,7 @@ mod tests {
         assert!(IfMatch::parse("\"3\"").check(3).is_ok());
         assert!(IfMatch::parse("\"1\", \"3\"").check(3).is_ok());
         assert!(IfMatch::parse("*").check(3).is_ok());
-        for wrong in ["\"2\"", "W/\"3\"", "3", "", "\"\"", "\"99999999999999999999\""] {
+        for wrong in ["\"2\"", "W/\"3\"", "3", "", "\"\"", "\"99999999999999999999\"", "\"+3\"", "\"03\""] {
             assert!(IfMatch::parse(wrong).check(3).is_err(), "{wrong}");
         }
     }

@@ -160,6 +160,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The variable segments of the path, in order. What is no text names nothing: 404.
+#[derive(Clone, Debug)]
+pub struct Segments(pub Vec<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        match Path::<Vec<String>>::from_request_parts(parts, state).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(_) => Err(error::NOT_FOUND.into()),
+        }
+    }
+}
+
 /// For a field of a PATCH body: absent (leave it), null (clear it) or a value.
 ///
 /// # Errors

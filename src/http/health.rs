@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, telemetry::labels::Dependency};
+use crate::app::App;
 
 /// What a probe answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,8 +39,7 @@ async fn live() -> Json<Health> {
     (status = 503, description = "Not ready: starting, shutting down, or the database does not answer", body = Health),
 ))]
 async fn ready(State(app): State<App>) -> Response {
-    let status = if app.lifecycle.is_draining() { "shutting_down" } else { app.readiness.check().await };
-    app.metrics.dependency_up(Dependency::Postgresql).set(i64::from(status != "database_unavailable"));
+    let status = if app.lifecycle.is_draining() { "shutting_down" } else { app.check_database().await };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Health { status })).into_response()
 }

@@ -34,7 +34,8 @@ pub fn bind(addr: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, router: Router, handle: Handle<SocketAddr>) -> io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).first_request_timeout(HEADER_TIMEOUT);
+    // HTTP/2 without TLS is only ever spoken to balancers, and would escape the limits below.
+    let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only().first_request_timeout(HEADER_TIMEOUT);
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
     server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }

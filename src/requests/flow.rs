@@ -2,7 +2,7 @@
 //! one transaction. Metrics are recorded after the commit, so that they never tell of what was
 //! rolled back.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};
 use serde_json::{Map, Value};
 
@@ -136,7 +136,7 @@ async fn advance(
         Refusal::Forbidden => reject(RejectionReason::Forbidden, error::FORBIDDEN.into()),
     })?;
     let mut next = with_input(&before, &body, master_id);
-    missing(rule, &next, &body).map_err(|error| reject(RejectionReason::MissingField, error))?;
+    check_fields(rule, &next, &body).map_err(|error| reject(RejectionReason::MissingField, error))?;
     if let Some(master_id) = master_id
         && !store::is_master_of_city(&mut tx, master_id, before.city_id).await?
     {
@@ -166,30 +166,46 @@ async fn advance(
 fn with_input(before: &RequestView, body: &Move, master_id: Option<i64>) -> RequestView {
     let mut next = before.clone();
     next.address = body.address.clone().or(next.address);
-    next.meeting_at = body.meeting_at.or(next.meeting_at);
+    next.meeting_at = body.meeting_at.map(storable).or(next.meeting_at);
     // These belong to one move: an old time must not stand in for a new one.
-    next.callback_at = body.callback_at;
-    next.resume_at = body.resume_at;
+    next.callback_at = body.callback_at.map(storable);
+    next.resume_at = body.resume_at.map(storable);
     next.master_id = master_id.or(next.master_id);
     next.result = body.result;
     next.expenses = body.expenses;
     next
 }
 
-fn missing(rule: &Rule, next: &RequestView, body: &Move) -> Result<(), AppError> {
+/// A time in whole microseconds, as the database holds it: what is answered is what will be read.
+fn storable(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.trunc_subsecs(6)
+}
+
+/// A move takes what its rule needs, all of it, and nothing else: what a client said is not edited in
+/// passing, by somebody whose role may not edit it.
+fn check_fields(rule: &Rule, next: &RequestView, body: &Move) -> Result<(), AppError> {
     let mut errors = FieldErrors::default();
-    for need in rule.needs {
-        let (known, pointer) = match need {
-            Need::CallbackAt => (next.callback_at.is_some(), "/callback_at"),
-            Need::Address => (next.address.is_some(), "/address"),
-            Need::MeetingAt => (next.meeting_at.is_some(), "/meeting_at"),
-            Need::Master => (next.master_id.is_some(), "/master_id"),
-            Need::ResumeAt => (next.resume_at.is_some(), "/resume_at"),
-            Need::ResultAndExpenses => (next.result.is_some(), "/result"),
-            Need::Reason => (body.reason.is_some(), "/reason"),
-        };
-        errors.check(known, pointer, format!("is required to become {}", rule.to.as_str()));
+    let fields = [
+        (Need::CallbackAt, body.callback_at.is_some(), next.callback_at.is_some(), "/callback_at"),
+        (Need::Address, body.address.is_some(), next.address.is_some(), "/address"),
+        (Need::MeetingAt, body.meeting_at.is_some(), next.meeting_at.is_some(), "/meeting_at"),
+        (Need::Master, false, next.master_id.is_some(), "/master_id"),
+        (Need::ResumeAt, body.resume_at.is_some(), next.resume_at.is_some(), "/resume_at"),
+        (Need::ResultAndExpenses, body.result.is_some(), next.result.is_some(), "/result"),
+        // Parts may cost nothing, so expenses are taken and not demanded.
+        (Need::ResultAndExpenses, body.expenses.is_some(), true, "/expenses"),
+    ];
+    let to = rule.to.as_str();
+    for (need, given, known, pointer) in fields {
+        if rule.needs.contains(&need) {
+            errors.check(known, pointer, format!("is required to become {to}"));
+        } else {
+            errors.check(!given, pointer, format!("has no place in becoming {to}"));
+        }
     }
+    // Whoever likes may say why; who reopens must.
+    let reason = body.reason.is_some() || !rule.needs.contains(&Need::Reason);
+    errors.check(reason, "/reason", format!("is required to become {to}"));
     errors.into_result()
 }
 
@@ -268,7 +284,7 @@ pub async fn edit(
     next.client_name = patch.client_name.unwrap_or(next.client_name);
     next.description = patch.description.unwrap_or(next.description);
     next.address = patch.address.unwrap_or(next.address);
-    next.meeting_at = patch.meeting_at.unwrap_or(next.meeting_at);
+    next.meeting_at = patch.meeting_at.map_or(next.meeting_at, |at| at.map(storable));
     if next.status.has_visit() {
         let mut errors = FieldErrors::default();
         errors.check(next.address.is_some(), "/address", "is required while a visit is agreed");
@@ -280,9 +296,6 @@ pub async fn edit(
         return Ok(before);
     }
     next.updated_at = app.clock.now();
-    if next.client_name != before.client_name {
-        store::rename_client(&mut tx, id, next.client_name.as_deref()).await?;
-    }
     next.version = store::save(&mut tx, &next).await?;
     append(&mut tx, caller, id, EventKind::Edited, next.updated_at, changes).await?;
     tx.commit().await?;

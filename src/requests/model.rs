@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::{IntoParams, ToSchema};
 
 use super::state::Status;
@@ -98,16 +98,30 @@ pub struct RequestView {
     pub closed_at: Option<DateTime<Utc>>,
     /// What the client paid, rubles.
     #[schema(value_type = Option<String>, example = "5000.00")]
+    #[serde(serialize_with = "rubles")]
     pub result: Option<Decimal>,
     /// What parts cost, rubles.
     #[schema(value_type = Option<String>, example = "1000.00")]
+    #[serde(serialize_with = "rubles")]
     pub expenses: Option<Decimal>,
     /// result − expenses.
     #[schema(value_type = Option<String>, example = "4000.00")]
+    #[serde(serialize_with = "rubles")]
     pub net: Option<Decimal>,
     /// What the master hands over: net × the master's share.
     #[schema(value_type = Option<String>, example = "2000.00")]
+    #[serde(serialize_with = "rubles")]
     pub handover: Option<Decimal>,
+}
+
+/// Money has two decimals, whatever the scale of the number at hand: a zero from the database has none.
+#[expect(clippy::ref_option, reason = "the signature that serde wants")]
+fn rubles<S: Serializer>(amount: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+    let amount = amount.map(|mut amount| {
+        amount.rescale(2);
+        amount
+    });
+    amount.serialize(serializer)
 }
 
 /// A new service request, typed in by staff.
@@ -153,7 +167,9 @@ impl Validate for NewRequest {
 #[serde(deny_unknown_fields, default)]
 #[schema(example = json!({"address": "Krasny prospekt 1, flat 2", "client_name": "Olga"}))]
 pub struct PatchRequest {
-    /// Code of the request type.
+    /// Code of the request type; cannot be cleared.
+    #[serde(deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub r#type: Option<String>,
     /// Code of the field of work.
     #[serde(deserialize_with = "present")]

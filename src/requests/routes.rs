@@ -24,7 +24,7 @@ use crate::{
     dictionaries::{self, Dictionaries},
     error::{self, AppError, Problem},
     http::{
-        cursor::{Cursor, Page},
+        cursor::{Cursor, Page, PageParams},
         etag::{IfMatch, etag},
         extract::{Id, ValidJson, ValidQuery},
     },
@@ -76,8 +76,7 @@ async fn create(
     State(app): State<App>,
     ValidJson(body): ValidJson<NewRequest>,
 ) -> Result<Response, AppError> {
-    let mut tx = app.db.begin().await?;
-    let dictionaries = dictionaries::load(&app.cache, &mut tx).await?;
+    let dictionaries = dictionaries::cached(&app).await?;
     let city = dictionaries.cities.iter().find(|city| city.code == body.city && city.active);
     // A city of somebody else is as unknown as one that does not exist.
     let city = city
@@ -87,13 +86,15 @@ async fn create(
     let phone = phone::normalise(&body.phone, &app.config.telephony.region)
         .ok_or_else(|| AppError::invalid_field("/phone", "is no phone number"))?;
     let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
     let row = NewRow {
-        client_id: store::upsert_client(&mut tx, &phone, body.client_name.as_deref(), now).await?,
+        client_id: store::upsert_client(&mut tx, &phone, now).await?,
         city: &city.code,
         kind: body.r#type.as_deref(),
         direction: body.direction.as_deref(),
         campaign_id: None,
         source: Source::Manual,
+        client_name: body.client_name.as_deref(),
         description: body.description.as_deref(),
         address: body.address.as_deref(),
         created_by: Some(caller.principal.user_id),
@@ -224,19 +225,23 @@ async fn assign(
 }
 
 /// List the comments, oldest first
-#[utoipa::path(get, path = "/requests/{id}/comments", tag = "requests", params(("id" = i64, Path)), responses(
-    (status = 200, description = "The comments", body = Vec<Comment>),
+#[utoipa::path(get, path = "/requests/{id}/comments", tag = "requests", params(("id" = i64, Path), PageParams), responses(
+    (status = 200, description = "A page", body = Page<Comment>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 422, description = "A parameter is not valid", body = Problem),
 ))]
 async fn list_comments(
     caller: RequestReader,
     State(app): State<App>,
     Id(id): Id,
-) -> Result<Json<Vec<Comment>>, AppError> {
+    ValidQuery(params): ValidQuery<PageParams>,
+) -> Result<Json<Page<Comment>>, AppError> {
+    let (after, limit) = params.parse()?;
     let mut db = app.db.acquire().await?;
     store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    Ok(Json(store::comments(&mut db, id).await?))
+    let rows = store::comments(&mut db, id, after, limit).await?;
+    Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.at, id: row.id })))
 }
 
 /// Write a comment
@@ -262,13 +267,21 @@ async fn comment(
 }
 
 /// What happened to a service request, oldest first
-#[utoipa::path(get, path = "/requests/{id}/history", tag = "requests", params(("id" = i64, Path)), responses(
-    (status = 200, description = "The history", body = Vec<Event>),
+#[utoipa::path(get, path = "/requests/{id}/history", tag = "requests", params(("id" = i64, Path), PageParams), responses(
+    (status = 200, description = "A page", body = Page<Event>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
+    (status = 422, description = "A parameter is not valid", body = Problem),
 ))]
-async fn history(caller: RequestReader, State(app): State<App>, Id(id): Id) -> Result<Json<Vec<Event>>, AppError> {
+async fn history(
+    caller: RequestReader,
+    State(app): State<App>,
+    Id(id): Id,
+    ValidQuery(params): ValidQuery<PageParams>,
+) -> Result<Json<Page<Event>>, AppError> {
+    let (after, limit) = params.parse()?;
     let mut db = app.db.acquire().await?;
     store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    Ok(Json(store::history(&mut db, id).await?))
+    let rows = store::history(&mut db, id, after, limit).await?;
+    Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.at, id: row.id })))
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     auth::Caller,
     db::{Conn, DbError, DbOperation, Rows},
+    http::cursor::Cursor,
 };
 
 /// `SELECT` of a [`RequestView`] with the given tail.
@@ -22,7 +23,7 @@ macro_rules! select_request {
             RequestView,
             r#"SELECT r.id, r.version, r.status AS "status: _", r.source AS "source: _", t.code AS "type",
                       d.code AS "direction?", r.city_id, ci.code AS city, ca.code AS "campaign?",
-                      c.phone_e164 AS client_phone, c.name AS client_name, r.description, r.address,
+                      c.phone_e164 AS client_phone, r.client_name, r.description, r.address,
                       r.callback_at, r.meeting_at, r.resume_at, r.master_id, r.created_at, r.updated_at,
                       r.first_response_at, r.assigned_at, r.escalated_at, r.closed_at,
                       r.result, r.expenses, r.net, r.handover
@@ -53,23 +54,30 @@ pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Req
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }
 
-/// The same, locked until the transaction ends. NO KEY: rows that refer to it can be inserted
-/// meanwhile. Otherwise the inbox, which holds the client and attaches a call here, and an edit, which
-/// holds this row and renames the client, would wait for each other.
+/// The same, locked until the transaction ends.
+///
+/// Two statements: a locking read that has waited sees the new version of the row it locks, but of
+/// the rows joined to it only the old ones. NO KEY: rows that refer to this one, such as the history
+/// of a call that joins it, can be inserted meanwhile; else the inbox and an edit could wait for each
+/// other.
 ///
 /// # Errors
 /// As the database.
 pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<RequestView>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = select_request!(
-        "WHERE r.id = $1 AND r.deleted_at IS NULL
-           AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)
-         FOR NO KEY UPDATE OF r",
+    let query = sqlx::query_scalar!(
+        "SELECT id FROM requests
+          WHERE id = $1 AND deleted_at IS NULL
+            AND ($2::bigint[] IS NULL OR city_id = ANY($2)) AND ($3::bigint IS NULL OR master_id = $3)
+            FOR NO KEY UPDATE",
         id,
         caller.city_filter() as _,
         caller.master_filter()
     );
-    telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await
+    match telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await? {
+        Some(id) => by_id(db, caller, id).await,
+        None => Ok(None),
+    }
 }
 
 /// A page of requests in the caller's scope, newest first; one row more than the limit when there
@@ -90,7 +98,7 @@ pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec
            AND ($8::timestamptz IS NULL OR r.created_at >= $8)
            AND ($9::timestamptz IS NULL OR r.created_at < $9)
            AND ($10::text IS NULL OR c.phone_e164 = $10)
-           AND ($11::text IS NULL OR concat_ws(' ', r.address, r.description, c.name) ILIKE $11)
+           AND ($11::text IS NULL OR concat_ws(' ', r.address, r.description, r.client_name) ILIKE $11)
            AND ($12::timestamptz IS NULL OR (r.created_at, r.id) < ($12, $13))
          ORDER BY r.created_at DESC, r.id DESC LIMIT $14",
         caller.city_filter() as _,
@@ -126,6 +134,8 @@ pub struct NewRow<'a> {
     pub campaign_id: Option<i64>,
     /// How it came about.
     pub source: Source,
+    /// The client's name; that of their last request when missing.
+    pub client_name: Option<&'a str>,
     /// What is broken.
     pub description: Option<&'a str>,
     /// Where to go.
@@ -161,8 +171,10 @@ pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbErr
                 WHERE code = COALESCE($3, CASE WHEN EXISTS (SELECT FROM requests WHERE client_id = $1) THEN 'repeat' ELSE 'first_time' END)
            ), created AS (
                INSERT INTO requests (client_id, city_id, type_id, direction_id, campaign_id, source, status,
-                                     description, address, created_by, created_at, updated_at)
-               SELECT $1, ci.id, kind.id, (SELECT id FROM directions WHERE code = $4), $5, $6, 'new', $7, $8, $9, $10, $10
+                                     description, address, created_by, created_at, updated_at, client_name)
+               SELECT $1, ci.id, kind.id, (SELECT id FROM directions WHERE code = $4), $5, $6, 'new', $7, $8, $9, $10, $10,
+                      COALESCE($11, (SELECT client_name FROM requests WHERE client_id = $1 AND client_name IS NOT NULL
+                                      ORDER BY created_at DESC, id DESC LIMIT 1))
                  FROM cities ci, kind WHERE ci.code = $2
                RETURNING id
            ), noted AS (
@@ -179,45 +191,27 @@ pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbErr
         row.description,
         row.address,
         row.created_by,
-        row.at
+        row.at,
+        row.client_name
     );
     telemetry.run(DbOperation::RequestInsert, query.fetch_one(pg)).await
 }
 
 /// The client with this phone, created if new, and *locked* until the transaction ends: calls of one
-/// client queue here. A name is set only where none is known.
+/// client queue here.
 ///
 /// # Errors
 /// As the database.
-pub async fn upsert_client(
-    db: &mut Conn,
-    phone_e164: &str,
-    name: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<i64, DbError> {
+pub async fn upsert_client(db: &mut Conn, phone_e164: &str, now: DateTime<Utc>) -> Result<i64, DbError> {
     let (pg, telemetry) = db.parts();
+    // An update that changes nothing: DO NOTHING would return no row, and lock none.
     let query = sqlx::query_scalar!(
-        "INSERT INTO clients (phone_e164, name, created_at) VALUES ($1, $2, $3)
-         ON CONFLICT (phone_e164) DO UPDATE SET name = COALESCE(clients.name, excluded.name) RETURNING id",
+        "INSERT INTO clients (phone_e164, created_at) VALUES ($1, $2)
+         ON CONFLICT (phone_e164) DO UPDATE SET phone_e164 = excluded.phone_e164 RETURNING id",
         phone_e164,
-        name,
         now
     );
     telemetry.run(DbOperation::ClientUpsert, query.fetch_one(pg)).await
-}
-
-/// Renames the client of a request.
-///
-/// # Errors
-/// As the database.
-pub async fn rename_client(db: &mut Conn, request_id: i64, name: Option<&str>) -> Result<(), DbError> {
-    let (pg, telemetry) = db.parts();
-    let query = sqlx::query!(
-        "UPDATE clients SET name = $2 WHERE id = (SELECT client_id FROM requests WHERE id = $1)",
-        request_id,
-        name
-    );
-    telemetry.run(DbOperation::ClientRename, query.execute(pg)).await.map(drop)
 }
 
 /// The newest unfinished request of a client that was created after `since`. It is not locked: a
@@ -249,7 +243,7 @@ pub async fn save(db: &mut Conn, request: &RequestView) -> Result<i32, DbError> 
                 direction_id = (SELECT id FROM directions WHERE code = $4),
                 description = $5, address = $6, callback_at = $7, meeting_at = $8, resume_at = $9, master_id = $10,
                 updated_at = $11, first_response_at = $12, assigned_at = $13, escalated_at = $14, closed_at = $15,
-                result = $16, expenses = $17, net = $18, handover = $19
+                result = $16, expenses = $17, net = $18, handover = $19, client_name = $20
           WHERE id = $1 RETURNING version",
         request.id,
         request.status.as_str(),
@@ -269,7 +263,8 @@ pub async fn save(db: &mut Conn, request: &RequestView) -> Result<i32, DbError> 
         request.result,
         request.expenses,
         request.net,
-        request.handover
+        request.handover,
+        request.client_name
     );
     let version = telemetry.run(DbOperation::RequestUpdate, query.fetch_optional(pg)).await?;
     version.ok_or(DbError::Sql(sqlx::Error::RowNotFound))
@@ -329,17 +324,20 @@ pub async fn append_event(db: &mut Conn, event: &NewEvent<'_>) -> Result<(), DbE
     telemetry.run(DbOperation::RequestEventInsert, query.execute(pg)).await.map(drop)
 }
 
-/// The history of a request, oldest first. The caller's scope was applied to the request before.
+/// A page of a request's history, oldest first; one row more than the limit when there is more. The
+/// caller's scope was applied to the request before.
 ///
 /// # Errors
 /// As the database.
-pub async fn history(db: &mut Conn, request_id: i64) -> Result<Vec<Event>, DbError> {
+pub async fn history(db: &mut Conn, request_id: i64, after: Option<Cursor>, limit: i64) -> Result<Vec<Event>, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         Event,
         r#"SELECT id, at, actor_id, kind AS "kind: _", from_status AS "from: _", to_status AS "to: _", reason, diff
-             FROM request_events WHERE request_id = $1 ORDER BY id"#,
-        request_id
+             FROM request_events WHERE request_id = $1 AND id > $2 ORDER BY id LIMIT $3"#,
+        request_id,
+        after.map_or(0, |cursor| cursor.id),
+        limit + 1
     );
     telemetry.run(DbOperation::RequestEventList, query.fetch_all(pg)).await
 }
@@ -367,16 +365,23 @@ pub async fn insert_comment(
     telemetry.run(DbOperation::CommentInsert, query.fetch_one(pg)).await
 }
 
-/// The comments on a request, oldest first.
+/// A page of the comments on a request, oldest first; one row more than the limit when there is more.
 ///
 /// # Errors
 /// As the database.
-pub async fn comments(db: &mut Conn, request_id: i64) -> Result<Vec<Comment>, DbError> {
+pub async fn comments(
+    db: &mut Conn,
+    request_id: i64,
+    after: Option<Cursor>,
+    limit: i64,
+) -> Result<Vec<Comment>, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         Comment,
-        "SELECT id, author_id, at, body FROM request_comments WHERE request_id = $1 ORDER BY id",
-        request_id
+        "SELECT id, author_id, at, body FROM request_comments WHERE request_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+        request_id,
+        after.map_or(0, |cursor| cursor.id),
+        limit + 1
     );
     telemetry.run(DbOperation::CommentList, query.fetch_all(pg)).await
 }

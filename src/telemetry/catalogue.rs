@@ -195,13 +195,10 @@ macro_rules! catalogue {
                 Ok(Self { $($field),* })
             }
 
-            /// How many series there are now.
+            /// How many series there are now, buckets included.
             #[must_use]
             pub fn series(&self) -> usize {
-                let count = |families: Vec<prometheus::proto::MetricFamily>| -> usize {
-                    families.iter().map(|family| family.get_metric().len()).sum()
-                };
-                0 $(+ count(self.$field.collect()))*
+                0 $(+ count(&self.$field.collect()))*
             }
 
             $(
@@ -213,6 +210,15 @@ macro_rules! catalogue {
             )*
         }
     };
+}
+
+/// As Prometheus counts: a histogram is its buckets, +Inf, a sum and a count.
+fn count(families: &[prometheus::proto::MetricFamily]) -> usize {
+    let series = |metric: &prometheus::proto::Metric| match metric.get_histogram().get_bucket().len() {
+        0 => 1,
+        buckets => buckets + 3,
+    };
+    families.iter().flat_map(prometheus::proto::MetricFamily::get_metric).map(series).sum()
 }
 
 mod zero {

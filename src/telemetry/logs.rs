@@ -10,10 +10,9 @@ use std::{
     },
 };
 
-use opentelemetry::trace::TraceContextExt;
 use serde_json::{Map, Value, json};
 use tracing::{
-    Event, Level, Subscriber, dispatcher,
+    Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -27,7 +26,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::labels::LogLevel;
+use super::{labels::LogLevel, trace::TraceIds};
 use crate::config::LogFormat;
 
 /// The layer that writes to standard output.
@@ -76,23 +75,18 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut timestamp = String::with_capacity(32);
         SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
         let mut line = Map::new();
         line.insert("timestamp".into(), Value::String(timestamp));
         line.insert("level".into(), json!(event.metadata().level().as_str().to_ascii_lowercase()));
         line.insert("target".into(), json!(event.metadata().target()));
-        // `http::observe` writes its ids itself, so that they are there without a subscriber too.
-        if let Some(span) = context.lookup_current()
-            && let Some(otel) =
-                dispatcher::get_default(|dispatch| tracing_opentelemetry::get_otel_context(&span.id(), dispatch))
-        {
-            let ids = otel.span().span_context().clone();
-            if ids.is_valid() {
-                line.insert("trace_id".into(), json!(ids.trace_id().to_string()));
-                line.insert("span_id".into(), json!(ids.span_id().to_string()));
-            }
+        // From the current span itself and not by this layer's look-up, for which a filter such as
+        // "warn" hides our spans. `http::observe` writes its line outside its span, with its ids.
+        if let Some(ids) = TraceIds::current() {
+            line.insert("trace_id".into(), json!(ids.trace_id));
+            line.insert("span_id".into(), json!(ids.span_id));
         }
         event.record(&mut Fields(&mut line));
         // serde_json escapes control characters: a value cannot forge a second line.

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context,
@@ -32,6 +31,7 @@ use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::{Layer, registry::LookupSpan};
 
 use super::labels::DropReason;
+use crate::config::ConfigError;
 
 /// Spans waiting for export; more are dropped and counted. `OTEL_BSP_MAX_QUEUE_SIZE` overrides it.
 const QUEUE_SIZE: usize = 4_096;
@@ -71,10 +71,11 @@ pub(super) fn provider(dropped: &DroppedSpans) -> anyhow::Result<SdkTracerProvid
         Ok("grpc") => SpanExporter::builder().with_tonic().build(),
         Ok("http/protobuf") | Err(_) => SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build(),
         Ok(other) => {
-            anyhow::bail!("OTEL_EXPORTER_OTLP_PROTOCOL: {other:?} is not supported; use grpc or http/protobuf")
+            let problem = format!("{other:?} is not supported; use grpc or http/protobuf");
+            return Err(ConfigError::new("OTEL_EXPORTER_OTLP_PROTOCOL", problem).into());
         }
     }
-    .context("OTEL_EXPORTER_OTLP_ENDPOINT: the trace exporter cannot be built")?;
+    .map_err(|error| ConfigError::new("OTEL_EXPORTER_OTLP_ENDPOINT", format!("cannot be used: {error}")))?;
     let capacity = env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok().and_then(|value| value.parse().ok()).unwrap_or(QUEUE_SIZE);
     let waiting = Arc::new(AtomicUsize::new(0));
     let exporter = CountingExporter { inner: exporter, waiting: waiting.clone(), dropped: dropped.clone() };

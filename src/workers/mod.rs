@@ -16,14 +16,23 @@ use crate::{
 /// How often backlog and Redis are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const LAG_EVERY: Duration = Duration::from_millis(100);
-/// Pause after the database failed, so that an outage is not made worse.
+/// Pause after the database or a worker failed, so that an outage is not made worse.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Starts all of them; they stop with the lifecycle.
 pub fn start(app: &App) {
-    app.lifecycle.spawn(run_inbox(app.clone()));
-    app.lifecycle.spawn(sample(app.clone()));
-    app.lifecycle.spawn(measure_lag(app.clone()));
+    app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
+    app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
+    app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
+}
+
+/// Runs a worker until it ends by itself; one that panics is reported and started again. Without
+/// that, calls would go on being accepted and never become requests.
+async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, app: App, worker: fn(App) -> F) {
+    while let Err(error) = tokio::spawn(worker(app.clone())).await {
+        tracing::error!(worker = name, error = %error, "a worker died; it is started again");
+        sleep(AFTER_FAILURE).await;
+    }
 }
 
 /// Deals with webhook events until told to stop; the one at hand is finished first.

@@ -199,9 +199,8 @@ async fn assert_traces(collector: &Collector, id: i64) {
         assert_eq!(attribute(&span, "db.query.summary").as_deref(), Some(child));
     }
     // 4xx is the client's error, not the span's.
-    let all = collector.spans();
-    let conflict =
-        all.iter().find(|span| attribute(span, "http.response.status_code").as_deref() == Some("409")).unwrap();
+    let refused = |span: &&Span| attribute(span, "http.response.status_code").as_deref() == Some("409");
+    let conflict = collector.wait_for("refused move", |spans| spans.iter().find(refused).cloned()).await;
     assert_eq!(conflict.status.clone().unwrap_or_default().code, 0);
 
     // The worker's span links to the request that stored the event.
@@ -231,7 +230,7 @@ fn assert_log(log: &[Value], operator: i64) {
     assert_eq!(line["status"], 200);
     assert_eq!(line["user_id"], operator);
     assert_eq!(line["role"], "operator");
-    assert_eq!(line["db_queries"], 6);
+    assert_eq!(line["db_queries"], 7);
     assert!(line["db_ms"].as_f64().unwrap() > 0.0 && line["duration_ms"].as_f64() >= line["db_ms"].as_f64());
     assert_eq!(line["span_id"].as_str().unwrap().len(), 16);
     let same_request = log.iter().filter(|line| line["trace_id"] == TRACE && line["message"] == "request");

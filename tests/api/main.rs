@@ -1,8 +1,29 @@
 //! The API as its users see it: real HTTP, a real PostgreSQL. One file an area, as the URLs have it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy.toml allows them in tests, not in what tests share"
+)]
+#![allow(clippy::float_cmp, reason = "counters hold whole numbers")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
+mod authorisation;
+mod calls;
+mod cli;
+mod dictionaries;
+mod faults;
 mod journey;
+mod login_limits;
+mod metrics;
+mod openapi;
+mod ops;
+mod requests;
+mod scope;
+mod serve;
 mod state_machine;
 mod webhooks;

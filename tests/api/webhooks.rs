@@ -254,3 +254,76 @@ async fn a_call_joins_a_request_while_somebody_renames_its_client() {
     assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE request_id IS NOT NULL").await, 40);
     assert_eq!(app.scrape().await.sum("db_client_errors_total"), 0.0, "no deadlock, no retry");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_one_event_tells_is_not_lost_when_it_comes_last() {
+    let app = TestApp::start().await;
+    let pbx = app.stranger();
+    let mut ends = BTreeSet::new();
+    for (n, order) in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].into_iter().enumerate() {
+        let mut events = Call::new(&format!("entry{n}"), &phone(n), MOSCOW_LINE).missed();
+        // The summary does not know the line.
+        let mut summary: Value = serde_json::from_str(&events[2].json).unwrap();
+        summary.as_object_mut().unwrap().remove("line_number");
+        summary["to"] = json!({ "extension": "101" });
+        events[2].json = summary.to_string();
+        for index in order {
+            pbx.deliver(&events[index]).await.expect(200);
+            app.drain_inbox().await;
+        }
+        ends.insert(normalised(end_state(&app).await).to_string());
+    }
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 6);
+    assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE triage IS NOT NULL").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_with_a_number_that_no_column_can_hold_still_leaves_a_call() {
+    let app = TestApp::start().await;
+    // The phone library takes both for numbers; E.164 has no room for them.
+    for (n, from) in ["+491698", "+4918094313306246"].into_iter().enumerate() {
+        app.stranger().deliver(&Call::new(&format!("entry{n}"), from, MOSCOW_LINE).appeared()).await.expect(200);
+    }
+    app.drain_inbox().await;
+    assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE triage = 'unknown_caller'").await, 2);
+    assert_eq!(app.scrape().await.value(&outcome("processed")), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_linked_while_an_event_came_stays_linked() {
+    let app = TestApp::start().await;
+    let (pbx, operator) = (app.stranger(), app.actor(Role::Operator, &[MOSCOW]).await);
+    let request = operator.create_request(MOSCOW, "+79161234567").await;
+    for n in 0..20 {
+        let events = Call::new(&format!("entry{n}"), "anonymous", MOSCOW_LINE).missed();
+        pbx.deliver(&events[0]).await.expect(200);
+        app.drain_inbox().await;
+        let call = operator.get("/api/v1/calls/triage").await.expect(200)["items"][0]["id"].clone();
+        pbx.deliver(&events[1]).await.expect(200);
+        let path = format!("/api/v1/calls/{call}/link");
+        let link = operator.post(&path, json!({ "request_id": request["id"] }));
+        let ((), linked) = tokio::join!(app.drain_inbox(), link);
+        linked.expect(200);
+        let call = operator.get(&format!("/api/v1/calls/{call}")).await.expect(200);
+        assert_eq!((&call["request_id"], &call["triage"]), (&request["id"], &Value::Null), "round {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_waited_for_an_edit_keeps_what_was_edited() {
+    let app = TestApp::start().await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    for round in 0..20 {
+        let id = operator.create_request(MOSCOW, "+79161234567").await["id"].as_i64().unwrap();
+        let path = format!("/api/v1/requests/{id}");
+        // Both change the row, the edit what is joined to it; whoever comes second sees the first.
+        let edit = operator.patch(&path, "*", json!({ "direction": "plumbing", "type": "warranty" }));
+        let (edited, moved) = tokio::join!(edit, operator.move_to(id, json!({ "to": "no_answer" })));
+        edited.expect(200);
+        moved.expect(200);
+        let view = operator.get(&path).await.expect(200);
+        let found = [&view["direction"], &view["type"], &view["status"], &view["version"]];
+        assert_eq!(found, [&json!("plumbing"), &json!("warranty"), &json!("no_answer"), &json!(3)], "round {round}");
+    }
+}

@@ -111,9 +111,36 @@ impl Actor {
         self.send(self.request(Method::PATCH, path).header("if-match", etag).json(&body)).await
     }
 
+    /// DELETE with If-Match.
+    pub async fn delete(&self, path: &str, etag: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path).header("if-match", etag)).await
+    }
+
+    /// Everything in a list, page by page.
+    pub async fn all(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let join = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{cursor}")).await.expect(200);
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("{join}cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+
     /// Types in a service request and returns it.
     pub async fn create_request(&self, city: &str, phone: &str) -> Value {
         self.post("/api/v1/requests", json!({ "city": city, "phone": phone })).await.expect(201)
+    }
+
+    /// Types in a service request and agrees on a visit: it waits for a master.
+    pub async fn waiting_request(&self, city: &str, phone: &str) -> i64 {
+        let id = self.create_request(city, phone).await["id"].as_i64().unwrap();
+        let visit = json!({ "to": "waiting", "address": "Tverskaya 1", "meeting_at": "2026-06-03T10:00:00+03:00" });
+        self.move_to(id, visit).await.expect(200);
+        id
     }
 
     /// Moves a service request.

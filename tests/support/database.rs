@@ -2,9 +2,11 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use switchboard::db::{
     embedded::{Cluster, Durability, Options},
@@ -26,13 +28,7 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 async fn server() -> &'static Server {
     SERVER
         .get_or_init(async || {
-            let mut hasher = DefaultHasher::new();
-            (env!("CARGO_MANIFEST_DIR"), std::env::current_exe().ok(), nix::unistd::getuid().as_raw())
-                .hash(&mut hasher);
-            // Not below target: PostgreSQL runs as another user when the tests run as root, and may
-            // not be able to enter it. The name is stable, so that runs do not pile up.
-            let dir = std::env::temp_dir().join(format!("switchboard-test-{:x}", hasher.finish()));
-            let _ = std::fs::remove_dir_all(&dir);
+            let dir = data_dir();
             let options = Options { dir, durability: Durability::None, max_connections: 500 };
             let cluster = Cluster::start(options, &|_| ()).await.expect("the test database must start");
             let server = Server { cluster, copying: Mutex::new(()) };
@@ -42,6 +38,25 @@ async fn server() -> &'static Server {
             server
         })
         .await
+}
+
+/// A directory of this process's own, after removing those of runs that are over.
+fn data_dir() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_MANIFEST_DIR"), nix::unistd::getuid().as_raw()).hash(&mut hasher);
+    let prefix = format!("switchboard-test-{:x}-", hasher.finish());
+    // Not below target: PostgreSQL runs as another user when the tests run as root, and may not be
+    // able to enter it.
+    let temp = std::env::temp_dir();
+    for entry in std::fs::read_dir(&temp).unwrap().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok()).map(Pid::from_raw);
+        let over = |process: Pid| process == Pid::this() || kill(process, None) == Err(Errno::ESRCH);
+        if process.is_some_and(over) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    temp.join(format!("{prefix}{}", std::process::id()))
 }
 
 impl Server {
@@ -106,8 +121,34 @@ impl TestDatabase {
     }
 
     /// One number.
-    pub async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&mut self.connect().await).await.unwrap()
+    pub async fn count(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.connect().await).await.unwrap()
+    }
+
+    /// Runs statements.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let done = self.connect().await.execute(AssertSqlSafe(sql.to_owned())).await;
+            if let Err(error) = done {
+                panic!("{caller}: {error}: {sql}");
+            }
+        }
+    }
+
+    /// Runs a statement that the database must refuse; the constraint that refuses it, or the message.
+    pub async fn refusal(&self, sql: &str) -> String {
+        match self.connect().await.execute(AssertSqlSafe(sql.to_owned())).await {
+            Err(sqlx::Error::Database(error)) => error.constraint().unwrap_or(error.message()).to_owned(),
+            other => panic!("not refused: {sql}: {other:?}"),
+        }
+    }
+
+    /// Takes the database away, with every connection to it.
+    pub async fn vanish(&self) {
+        let mut connection = self.admin.connect().await.unwrap();
+        connection.execute(AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name))).await.unwrap();
     }
 }
 
@@ -119,7 +160,8 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 if let Ok(mut connection) = admin.connect().await {
-                    let _ = connection.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await;
+                    let _ =
+                        connection.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))).await;
                 }
             });
         });

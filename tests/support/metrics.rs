@@ -42,6 +42,29 @@ impl Scrape {
         self.series.iter().filter(|(series, _)| series.split('{').next() == Some(name)).map(|(_, value)| value).sum()
     }
 
+    /// All series with their values.
+    pub fn series(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.series.iter().map(|(series, value)| (series.as_str(), *value))
+    }
+
+    /// How many HTTP requests of one operation were answered with a status; they must have a series.
+    #[track_caller]
+    pub fn served(&self, method: &str, route: &str, status: u16) -> f64 {
+        self.value(&format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"{method}\",\
+             http_response_status_code=\"{status}\",http_route=\"{route}\"}}"
+        ))
+    }
+
+    /// How many HTTP requests were answered with a status, over all routes.
+    pub fn answered(&self, status: u16) -> f64 {
+        let label = format!("http_response_status_code=\"{status}\"");
+        let counts = self.series().filter(|(series, _)| {
+            series.starts_with("http_server_request_duration_seconds_count{") && series.contains(&label)
+        });
+        counts.map(|(_, count)| count).sum()
+    }
+
     /// How many series there are.
     pub fn len(&self) -> usize {
         self.series.len()

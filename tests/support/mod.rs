@@ -5,15 +5,19 @@
 
 pub mod actor;
 pub mod database;
+pub mod files;
 pub mod metrics;
 pub mod otlp;
 pub mod process;
+pub mod proxy;
+pub mod redis;
 pub mod telephony;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum_server::Handle;
 use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnectOptions;
 use switchboard::{
     app::App,
     auth::{
@@ -49,7 +53,7 @@ pub struct TestApp {
     pub clock: ManualClock,
     pub public: SocketAddr,
     pub ops: SocketAddr,
-    pub database: TestDatabase,
+    pub database: Arc<TestDatabase>,
     handles: [Handle<SocketAddr>; 2],
 }
 
@@ -62,6 +66,7 @@ pub fn config() -> Config {
     config.password.cost = 4;
     config.password.queue_timeout_ms = 10_000;
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    config.http.insecure_cookies = true;
     config.mango.api_key = Secret::new(MANGO_KEY);
     config.mango.api_salt = Secret::new(MANGO_SALT);
     config
@@ -73,11 +78,21 @@ impl TestApp {
     }
 
     pub async fn start_with(config: Config) -> Self {
-        let database = TestDatabase::create().await;
+        let database = Arc::new(TestDatabase::create().await);
+        found_company(&database).await;
+        Self::over(config, database).await
+    }
+
+    /// One more server over a database that another one uses.
+    pub async fn over(config: Config, database: Arc<TestDatabase>) -> Self {
+        let options = database.options();
+        Self::reaching(config, database, options).await
+    }
+
+    /// A server that reaches its database by `options`.
+    pub async fn reaching(config: Config, database: Arc<TestDatabase>, options: PgConnectOptions) -> Self {
         let clock = ManualClock::at(morning());
-        let app =
-            App::build(config, database.options(), Clock::Manual(clock.clone()), ProcessCounters::default()).unwrap();
-        found_company(&app).await;
+        let app = App::build(config, options, Clock::Manual(clock.clone()), ProcessCounters::default()).unwrap();
         app.warm_up().await.unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let (public, ops) = (listen::bind(any, "test").unwrap(), listen::bind(any, "test").unwrap());
@@ -135,9 +150,8 @@ impl Drop for TestApp {
 }
 
 /// Cities, campaigns and lines.
-async fn found_company(app: &App) {
-    let mut tx = app.db.begin().await.unwrap();
-    let (pg, _) = tx.parts();
+pub async fn found_company(database: &TestDatabase) {
+    let mut connection = database.connect().await;
     for (city, timezone, line) in [(MOSCOW, "Europe/Moscow", MOSCOW_LINE), (KAZAN, "Europe/Moscow", KAZAN_LINE)] {
         sqlx::query(
             "WITH city AS (INSERT INTO cities (code, name_ru, name_en, timezone) VALUES ($1, $1, $1, $2) RETURNING id),
@@ -147,9 +161,19 @@ async fn found_company(app: &App) {
         .bind(city)
         .bind(timezone)
         .bind(line)
-        .execute(&mut *pg)
+        .execute(&mut connection)
         .await
         .unwrap();
     }
-    tx.commit().await.unwrap();
+}
+
+/// Waits until `look` finds something; a wait without end fails the test.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1_000 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("in vain: {what}");
 }

@@ -63,5 +63,5 @@ pub fn attribute(span: &Span, key: &str) -> Option<String> {
 
 /// An id as hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -1,10 +1,10 @@
 //! The real binary as a child process.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -15,9 +15,14 @@ use nix::{
 };
 use serde_json::Value;
 
-const STARTUP: Duration = Duration::from_secs(60);
+const STARTUP: Duration = Duration::from_mins(1);
 /// A child that does not stop by then is killed and the test fails.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+
+#[expect(clippy::disallowed_methods, reason = "these functions block by nature; callers give them a thread")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
 
 /// `switchboard` with a clean environment.
 pub fn command(arguments: &[&str]) -> Command {
@@ -32,13 +37,60 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Checks that it ended well; what it printed.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self.stdout
+    }
+
+    /// Checks that it failed with this code and one line; the line.
+    #[track_caller]
+    pub fn failure(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "not one line: {self:#?}");
+        assert!(self.stderr.starts_with("switchboard: "), "{self:#?}");
+        self.stderr.trim_end().to_owned()
+    }
+}
+
+/// Runs `switchboard` to its end.
+pub fn run(arguments: &[&str], environment: &[(&str, String)], input: &[u8]) -> Outcome {
+    let mut command = command(arguments);
+    // Whoever debugs has this set; it must not turn a sentence into a backtrace.
+    command.env("RUST_BACKTRACE", "1").envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that fails early does not read it.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let Ok(output) = receiver.recv_timeout(STARTUP) else {
+        kill(pid, Signal::SIGKILL).unwrap();
+        panic!("{arguments:?} does not end: {:?}", receiver.recv());
+    };
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 /// A server in a process of its own, on free ports.
 pub struct Server {
     pub public: SocketAddr,
     pub ops: SocketAddr,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
+    /// What went to standard error.
+    errors: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -48,16 +100,23 @@ impl Server {
         command.env("SWITCHBOARD_HTTP_ADDR", "127.0.0.1:0").env("SWITCHBOARD_OPS_ADDR", "127.0.0.2:0");
         command.env("SWITCHBOARD_LOG_FORMAT", "json").env("SWITCHBOARD_SHUTDOWN_DELAY_MS", "0");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, errors) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(String::new())));
         let (sink, stdout) = (lines.clone(), child.stdout.take().unwrap());
-        let reader = std::thread::spawn(move || {
+        let out = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 sink.lock().unwrap().push(line);
             }
         });
+        let (sink, mut stderr) = (errors.clone(), child.stderr.take().unwrap());
+        let err = std::thread::spawn(move || {
+            let mut buffer = [0; 4_096];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
         let unknown = "0.0.0.0:0".parse().unwrap();
-        let mut server = Self { public: unknown, ops: unknown, child, lines, reader: Some(reader) };
+        let mut server = Self { public: unknown, ops: unknown, child, lines, errors, readers: vec![out, err] };
         let ready = server.wait_for_line("ready", |line| line["message"] == "ready");
         server.public = ready["public_addr"].as_str().unwrap().parse().unwrap();
         server.ops = ready["ops_addr"].as_str().unwrap().parse().unwrap();
@@ -77,11 +136,20 @@ impl Server {
                 return line;
             }
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the server ended with {status} before {what}");
+                panic!("the server ended with {status} before {what}: {}", self.errors());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            pause();
         }
         panic!("no log line {what}: {:#?}", self.log());
+    }
+
+    /// Standard error so far.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap().clone()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -89,17 +157,24 @@ impl Server {
     }
 
     /// SIGTERM, then the whole log and the exit code.
-    pub fn stop(mut self) -> (Vec<Value>, Option<i32>) {
-        self.signal(Signal::SIGTERM);
+    pub fn stop(self) -> (Vec<Value>, Option<i32>) {
+        self.stop_with(Signal::SIGTERM)
+    }
+
+    /// The signal, then the whole log and the exit code; none when the signal ended it.
+    pub fn stop_with(mut self, signal: Signal) -> (Vec<Value>, Option<i32>) {
+        self.signal(signal);
         let deadline = Instant::now() + SHUTDOWN;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             assert!(Instant::now() < deadline, "the server does not stop");
-            std::thread::sleep(Duration::from_millis(50));
+            pause();
         };
-        self.reader.take().unwrap().join().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
         (self.log(), status.code())
     }
 }

@@ -38,7 +38,7 @@ impl Call {
         }
         event(
             "call",
-            json!({
+            &json!({
                 "entry_id": self.entry, "call_id": format!("{}-{leg}", self.entry), "seq": seq, "call_state": state,
                 "location": location, "timestamp": self.start + after, "from": { "number": self.from }, "to": to,
             }),
@@ -49,10 +49,33 @@ impl Call {
         self.leg("a", 1, "Appeared", "ivr", 0)
     }
 
+    /// Extension 101 calls out.
+    pub fn outgoing(&self) -> Vec<Event> {
+        self.by_us(2, &json!({ "number": self.from }))
+    }
+
+    /// Extension 101 calls extension 102.
+    pub fn internal(&self) -> Vec<Event> {
+        self.by_us(0, &json!({ "extension": "102", "number": "102" }))
+    }
+
+    fn by_us(&self, direction: i64, to: &Value) -> Vec<Event> {
+        let from = json!({ "extension": "101", "number": "101" });
+        let leg = json!({
+            "entry_id": self.entry, "call_id": format!("{}-a", self.entry), "seq": 1, "call_state": "Appeared",
+            "location": "abonent", "timestamp": self.start, "from": from, "to": to,
+        });
+        let summary = json!({
+            "entry_id": self.entry, "call_direction": direction, "line_number": self.line, "from": from, "to": to,
+            "create_time": self.start, "talk_time": self.start + 4, "end_time": self.start + 34, "entry_result": 1,
+        });
+        vec![event("call", &leg), event("summary", &summary)]
+    }
+
     fn summary(&self, answered: bool, talk: i64, end: i64) -> Event {
         event(
             "summary",
-            json!({
+            &json!({
                 "entry_id": self.entry, "call_direction": 1, "line_number": self.line,
                 "from": { "number": self.from }, "to": { "extension": "101", "number": self.line },
                 "create_time": self.start, "forward_time": self.start + 2,
@@ -82,7 +105,7 @@ impl Call {
     }
 }
 
-fn event(kind: &'static str, json: Value) -> Event {
+fn event(kind: &'static str, json: &Value) -> Event {
     Event { kind, json: json.to_string() }
 }
 
@@ -96,6 +119,13 @@ impl Actor {
     /// Delivers an event as the PBX does.
     pub async fn deliver(&self, event: &Event) -> Answer {
         self.deliver_raw(&format!("/events/{}", event.kind), &form(&event.json, MANGO_SALT)).await
+    }
+
+    /// Delivers a call's events.
+    pub async fn deliver_all(&self, events: &[Event]) {
+        for event in events {
+            self.deliver(event).await.expect(200);
+        }
     }
 
     pub async fn deliver_raw(&self, path: &str, form: &[(&str, String)]) -> Answer {

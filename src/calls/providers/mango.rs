@@ -79,6 +79,12 @@ impl EventKind {
         })
     }
 
+    /// The kind that [`EventKind::as_str`] spells.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The kind guessed from the fields only it has, for deliveries to a path that names none.
     #[must_use]
     pub fn infer(json: &str) -> Option<Self> {

@@ -125,6 +125,11 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
+    /// Whether the server found that processes of the one before it still hold its memory.
+    pub(super) fn is_memory_in_use(&self) -> bool {
+        matches!(self, Self::Startup { output, .. } if output.contains("shared memory block"))
+    }
+
     /// For `map_err`: says what was being done to which path.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }

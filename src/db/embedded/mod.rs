@@ -53,6 +53,9 @@ const START_LIMIT: Duration = Duration::from_mins(5);
 /// When a start is slow enough to tell the person waiting.
 const SLOW_START: Duration = Duration::from_secs(3);
 
+/// How long the processes of a killed server may take to notice that it is gone.
+const BACKENDS_EXIT: Duration = Duration::from_secs(10);
+
 /// How long the supervisor may take to notice that its server has ended.
 const SUPERVISOR_EXIT: Duration = Duration::from_secs(2);
 
@@ -76,6 +79,15 @@ pub enum Durability {
     /// The whole cluster: `fsync`, `synchronous_commit` and `full_page_writes` are off. For tests
     /// only.
     None,
+}
+
+/// Creates `dir` as a cluster needs it, if it is missing: whatever the umask, the user that root's
+/// server runs as can pass through it.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn prepare_dir(dir: &Path) -> Result<(), EmbeddedError> {
+    Layout::prepare(dir).map(drop)
 }
 
 /// The socket directory of a server that is running in `dir`, started by another process.
@@ -136,27 +148,18 @@ impl Cluster {
         } else {
             progress(&format!("starting PostgreSQL {}", binaries.major()));
         }
-        let (log, log_start) = layout.open_log()?;
         layout.prepare_socket_dir(&account)?;
         if let Some(dir) = account.closed_dir(&layout.socket_dir).await? {
             return Err(EmbeddedError::CannotEnter { dir, user: account.name });
         }
-        let failed = "run the supervisor of PostgreSQL,";
-        let mut supervisor = account
-            .command("/bin/sh")
-            .args(["-c", SUPERVISOR, "switchboard-postgres"])
-            .arg(binaries.postgres())
-            .args(server_arguments(&options, &layout))
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().map_err(EmbeddedError::io("open the log", &layout.log))?)
-            .stderr(log)
-            .spawn()
-            .map_err(EmbeddedError::io(failed, Path::new("/bin/sh")))?;
-        let lifeline = supervisor
-            .stdin
-            .take()
-            .ok_or_else(|| EmbeddedError::io(failed, Path::new("/bin/sh"))(std::io::ErrorKind::BrokenPipe.into()))?;
-        let server = wait_until_ready(&mut supervisor, &layout, log_start, progress).await?;
+        let patience = Instant::now() + BACKENDS_EXIT;
+        let (supervisor, lifeline, server) = loop {
+            match launch(&options, &layout, &account, &binaries, progress).await {
+                // Of a server that was killed, the processes of its connections live on until they notice.
+                Err(error) if unclean && error.is_memory_in_use() && Instant::now() < patience => sleep(POLL).await,
+                launched => break launched?,
+            }
+        };
         tracing::debug!(
             %server,
             binaries = %binaries.dir().display(),
@@ -217,6 +220,31 @@ impl Cluster {
         drop(self.lock);
         Ok(())
     }
+}
+
+/// Starts the server under its supervisor, and waits until it accepts connections.
+async fn launch(
+    options: &Options,
+    layout: &Layout,
+    account: &Account,
+    binaries: &Binaries,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<(Child, ChildStdin, Pid), EmbeddedError> {
+    let (log, log_start) = layout.open_log()?;
+    let failed = || EmbeddedError::io("run the supervisor of PostgreSQL,", Path::new("/bin/sh"));
+    let mut supervisor = account
+        .command("/bin/sh")
+        .args(["-c", SUPERVISOR, "switchboard-postgres"])
+        .arg(binaries.postgres())
+        .args(server_arguments(options, layout))
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().map_err(EmbeddedError::io("open the log", &layout.log))?)
+        .stderr(log)
+        .spawn()
+        .map_err(failed())?;
+    let lifeline = supervisor.stdin.take().ok_or_else(|| failed()(std::io::ErrorKind::BrokenPipe.into()))?;
+    let server = wait_until_ready(&mut supervisor, layout, log_start, progress).await?;
+    Ok((supervisor, lifeline, server))
 }
 
 async fn check_reachable(account: &Account, layout: &Layout, binaries: &Binaries) -> Result<(), EmbeddedError> {

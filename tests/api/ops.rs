@@ -1,0 +1,183 @@
+//! The two listeners and what every answer has in common: probes, problems, headers, CORS.
+
+use reqwest::{Method, header::HeaderMap};
+use serde_json::json;
+use switchboard::auth::Role;
+
+use crate::support::{MOSCOW, TestApp, actor::Actor, eventually};
+
+const ORIGIN: &str = "http://localhost:5173";
+
+fn ops(app: &TestApp) -> Actor {
+    Actor::stranger(&format!("http://{}", app.ops))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_on_the_ops_listener_and_nowhere_else() {
+    let app = TestApp::start().await;
+    app.stranger().get("/metrics").await.problem(404, "not_found");
+    let answer = ops(&app).get("/metrics").await;
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
+    assert_eq!(answer.status, 200);
+    // And the API is not on the ops listener.
+    for path in ["/api/v1/auth/me", "/api/v1/requests", "/docs", "/openapi.json", "/"] {
+        ops(&app).get(path).await.problem(404, "not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_listeners_tell_whether_requests_may_be_sent() {
+    let app = TestApp::start().await;
+    let probes = [app.stranger(), ops(&app)];
+    let all = async |path: &str, status: u16, says: &str| {
+        for probe in &probes {
+            // An answer is good for half a second.
+            let now = async || Some(probe.get(path).await).filter(|answer| answer.json() == json!({ "status": says }));
+            let answer = eventually(&format!("{path} says {says}"), now).await;
+            assert_eq!(answer.header("content-type"), "application/json");
+            assert_eq!(answer.status.as_u16(), status, "{path} {says}");
+        }
+    };
+    all("/health/live", 200, "ok").await;
+    all("/health/ready", 200, "ok").await;
+    let last = "(SELECT max(version) FROM _sqlx_migrations)";
+    app.database.execute(&format!("UPDATE _sqlx_migrations SET success = false WHERE version = {last}")).await;
+    all("/health/ready", 503, "starting").await;
+    app.database.execute("UPDATE _sqlx_migrations SET success = true").await;
+    all("/health/ready", 200, "ok").await;
+    // A newer release has migrated the database: this one keeps running on it.
+    app.database
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             SELECT version + 1, 'newer', true, checksum, 0 FROM _sqlx_migrations ORDER BY version DESC LIMIT 1",
+        )
+        .await;
+    all("/health/ready", 200, "ok").await;
+    // On the way out it is not ready, and still serves what comes.
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    app.app.lifecycle.begin_draining();
+    all("/health/ready", 503, "shutting_down").await;
+    all("/health/live", 200, "ok").await;
+    operator.create_request(MOSCOW, "+79161234567").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pool_does_not_make_a_server_unready() {
+    let mut config = crate::support::config();
+    config.database.max_connections = 1;
+    config.database.acquire_timeout_ms = 100;
+    let app = TestApp::start_with(config).await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let taken = app.app.db.acquire().await.unwrap();
+    let turned_away = operator.get("/api/v1/requests").await;
+    assert_eq!(turned_away.header("retry-after"), "1");
+    turned_away.problem(503, "overloaded");
+    ops(&app).get("/health/ready").await.expect(200);
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value("db_pool_acquire_timeouts_total"), 1.0);
+    assert_eq!(scrape.value("db_pool_connections{state=\"used\"}"), 1.0);
+    assert_eq!(scrape.value("db_pool_max_connections"), 1.0);
+    drop(taken);
+    operator.get("/api/v1/requests").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_and_what_is_not_taken_are_problems() {
+    let app = TestApp::start().await;
+    let stranger = app.stranger();
+    for path in ["/nothing", "/api", "/api/v2/requests", "/api/v1/requests/", "//", "/api/v1/../../etc/passwd"] {
+        stranger.get(path).await.problem(404, "not_found");
+    }
+    let brew = Method::from_bytes(b"BREW").unwrap();
+    for (method, path) in [
+        (Method::PUT, "/api/v1/requests"),
+        (Method::DELETE, "/api/v1/auth/login"),
+        (Method::TRACE, "/api/v1/requests/1"),
+        (brew.clone(), "/health/live"),
+    ] {
+        let answer = stranger.send(stranger.request(method.clone(), path)).await;
+        assert!(!answer.header("allow").is_empty(), "{method} {path}: which methods, then?");
+        answer.problem(405, "method_not_allowed");
+    }
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.served("GET", "unmatched", 404), 6.0);
+    assert_eq!(scrape.served("PUT", "/api/v1/requests", 405), 1.0);
+    assert_eq!(scrape.served("TRACE", "/api/v1/requests/{id}", 405), 1.0);
+    assert_eq!(scrape.served("_OTHER", "/health/live", 405), 1.0);
+    assert!(!scrape.text.contains("BREW"));
+}
+
+fn assert_careful(headers: &HeaderMap, what: &str) {
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cache-control", "no-store"),
+    ] {
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        assert_eq!(values, [value], "{name} of {what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_tells_browsers_to_be_careful() {
+    let app = TestApp::start().await;
+    let (operator, stranger) = (app.actor(Role::Operator, &[MOSCOW]).await, app.stranger());
+    let put = stranger.request(Method::PUT, "/api/v1/requests");
+    for (answer, status) in [
+        (operator.get("/api/v1/requests").await, 200),
+        (operator.post("/api/v1/requests", json!({ "city": MOSCOW, "phone": "+79161234567" })).await, 201),
+        (stranger.get("/api/v1/requests").await, 401),
+        (operator.delete("/api/v1/requests/1", "*").await, 403),
+        (operator.get("/api/v1/requests/0").await, 404),
+        (stranger.get("/nothing").await, 404),
+        (stranger.send(put).await, 405),
+        (operator.post("/api/v1/requests", json!({})).await, 422),
+        (stranger.get("/health/live").await, 200),
+    ] {
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        assert_careful(&answer.headers, &status.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pages_of_an_allowed_origin_may_read_answers() {
+    let app = TestApp::start().await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let from = async |origin: &str| {
+        operator.send(operator.request(Method::GET, "/api/v1/requests").header("origin", origin)).await
+    };
+    let allowed = from(ORIGIN).await;
+    assert_eq!(allowed.header("access-control-allow-origin"), ORIGIN);
+    assert_eq!(allowed.header("access-control-allow-credentials"), "true");
+    assert_eq!(allowed.header("access-control-expose-headers"), "etag,location,retry-after");
+    assert!(
+        allowed.header("vary").contains("origin"),
+        "a cache must keep the answers apart: {:?}",
+        allowed.header("vary")
+    );
+    for origin in ["https://evil.example", "null", "http://localhost:5174", "http://localhost:5173.evil.example"] {
+        let answer = from(origin).await;
+        assert_eq!(answer.status, 200);
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{origin}");
+    }
+    // An error can be read too, or the page would not know what went wrong.
+    let missing = operator.request(Method::GET, "/api/v1/requests/0").header("origin", ORIGIN);
+    assert_eq!(operator.send(missing).await.header("access-control-allow-origin"), ORIGIN);
+
+    let preflight = async |origin: &str| {
+        let stranger = app.stranger();
+        let request = stranger
+            .request(Method::OPTIONS, "/api/v1/requests/1")
+            .header("origin", origin)
+            .header("access-control-request-method", "PATCH")
+            .header("access-control-request-headers", "if-match,content-type");
+        stranger.send(request).await
+    };
+    let answer = preflight(ORIGIN).await;
+    assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ORIGIN));
+    assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
+    let headers = answer.header("access-control-allow-headers");
+    assert_eq!(headers, "content-type,authorization,if-match,traceparent");
+    assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+}

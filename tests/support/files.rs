@@ -1,0 +1,50 @@
+//! Directories of a test's own.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// A path below the system's temporary directory where nothing is yet; whatever is there in the end
+/// is removed with it.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Not created: what should create it is often the thing under test.
+    pub fn reserve() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // Not below target: PostgreSQL runs as another user when the tests run as root.
+        let path = std::env::temp_dir().join(format!("switchboard-files-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    pub fn create() -> Self {
+        let dir = Self::reserve();
+        std::fs::create_dir(&dir.0).unwrap();
+        dir
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// As the text of a setting.
+    pub fn text(&self) -> String {
+        self.0.to_str().unwrap().to_owned()
+    }
+
+    /// Writes a file into it; the file's path.
+    pub fn file(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
