@@ -1,4 +1,4 @@
-//! [`wire_enum!`]: an enum with one stable spelling in JSON, in PostgreSQL, in metrics and in the
+//! [`crate::wire_enum!`]: an enum with one stable spelling in JSON, in PostgreSQL, in metrics and in the
 //! OpenAPI document.
 
 /// Declares such an enum; see [`crate::label_enum!`] for the syntax.

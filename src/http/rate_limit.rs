@@ -30,7 +30,7 @@ pub struct Limit {
 /// Keys kept in memory before idle ones are forgotten.
 const KEYS_BEFORE_CLEANUP: usize = 10_000;
 
-/// KEYS[1]: the bucket. ARGV: emission interval and burst tolerance, microseconds. Returns 0 when it
+/// `KEYS[1]`: the bucket. ARGV: emission interval and burst tolerance, microseconds. Returns 0 when it
 /// conforms, else the microseconds to wait. The stored value is the theoretical arrival time.
 static GCRA: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

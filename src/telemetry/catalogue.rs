@@ -1,4 +1,4 @@
-//! THE metric catalogue: every metric Switchboard exposes is declared in [`catalogue!`] below, with
+//! THE metric catalogue: every metric Switchboard exposes is declared in `catalogue!` below, with
 //! its type, unit, labels, buckets and help. The recording methods, the zero-initialised series and
 //! `docs/METRICS.md` come from it, so a call site can neither invent a metric nor a label.
 //!
