@@ -1,5 +1,5 @@
 //! The command line: what it prints, and what it says to somebody who made a mistake. The server it
-//! starts is in `serve`.
+//! starts is in `demo` and `serve`.
 
 use std::net::TcpListener;
 

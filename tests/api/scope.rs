@@ -59,7 +59,8 @@ fn questions() -> impl Strategy<Value = Question> {
         proptest::option::weighted(0.3, (0..12_u32, 8..20_u32)),
         proptest::option::weighted(0.2, 0..10_u32),
         maybe(&["STREET 1", "tap 3", "Client", "nothing like it"]),
-        1..40_u32,
+        // Mostly a few pages, at times one for each row.
+        prop_oneof![1 => 1..3_u32, 9 => 7..40_u32],
     )
         .prop_map(|(city, status, master, kind, campaign, hours, phone, text, limit)| Question {
             city,

@@ -162,7 +162,7 @@ fn no_body_breaks_the_server() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let app = runtime.block_on(TestApp::start());
     let admin = runtime.block_on(app.actor(Role::Admin, &[]));
-    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 80, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&bodies(), |body| {
             runtime.block_on(async {
