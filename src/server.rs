@@ -20,9 +20,11 @@ use crate::{
     app::App,
     auth, calls, dictionaries,
     error::{self, AppError},
+    events, files,
     http::{docs, guard, health, observe},
-    phone, requests,
+    phone, reports, requests, sla,
     telemetry::metrics::Operation,
+    transactions, users,
 };
 
 impl App {
@@ -81,7 +83,13 @@ fn routes() -> OpenApiRouter<App> {
         .merge(requests::routes::router())
         .merge(calls::routes::router())
         .merge(calls::webhooks::router())
-        .merge(dictionaries::routes::router());
+        .merge(dictionaries::routes::router())
+        .merge(users::routes::router())
+        .merge(transactions::routes::router())
+        .merge(files::routes::router())
+        .merge(sla::routes::router())
+        .merge(reports::routes::router())
+        .merge(events::routes::router());
     let mut routes =
         OpenApiRouter::with_openapi(docs::Document::openapi()).nest("/api/v1", api).merge(health::router());
     docs::complete(routes.get_openapi_mut());
@@ -130,9 +138,11 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
             header::IF_MATCH,
+            header::RANGE,
+            HeaderName::from_static("last-event-id"),
             HeaderName::from_static("traceparent"),
         ])
-        .expose_headers([header::ETAG, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([header::CONTENT_DISPOSITION, header::ETAG, header::LOCATION, header::RETRY_AFTER])
         .max_age(Duration::from_mins(10))
 }
 

@@ -117,6 +117,38 @@ callers! {
     CallHandler may Calls;
     /// May read dictionaries.
     DictionaryReader may ReadDictionaries;
+    /// May change dictionaries.
+    DictionaryManager may ManageDictionaries;
+    /// May change campaigns.
+    CampaignManager may ManageCampaigns;
+    /// Anybody who is signed in, about themselves.
+    AccountOwner may OwnAccount;
+    /// May read masters.
+    MasterReader may ReadMasters;
+    /// May edit masters.
+    MasterEditor may EditMasters;
+    /// May create and remove masters.
+    MasterManager may ManageMasters;
+    /// May create employees.
+    EmployeeCreator may CreateEmployees;
+    /// May read, edit and remove employees.
+    EmployeeManager may ManageEmployees;
+    /// May do everything about administrators.
+    AdministratorManager may ManageAdministrators;
+    /// May read cash transactions.
+    TransactionReader may ReadTransactions;
+    /// May write cash transactions.
+    TransactionManager may ManageTransactions;
+    /// May read files.
+    FileReader may ReadFiles;
+    /// May remove files.
+    FileDeleter may DeleteFiles;
+    /// May read the call-centre report.
+    CallCentreReporter may CallCentreReport;
+    /// May read the reports that show money.
+    MoneyReporter may MoneyReports;
+    /// May read the business metrics.
+    BusinessObserver may BusinessMetrics;
 }
 
 impl FromRequestParts<App> for Principal {

@@ -1,7 +1,7 @@
 //! The policy matrix, pure: which role may take which action on whose data. Everything that is not
 //! listed is denied. The types that handlers take ([`super::caller`]) are its only users.
 
-use crate::wire_enum;
+use crate::{label_enum, wire_enum};
 
 wire_enum! {
     /// What a user is in the company.
@@ -21,39 +21,59 @@ wire_enum! {
     }
 }
 
-/// Something a caller may or may not do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Read service requests and their history.
-    ReadRequests,
-    /// Create service requests and edit what a client said.
-    EditIntake,
-    /// Move a service request; which moves, the state machine says.
-    MoveRequests,
-    /// Offer a service request to a master.
-    AssignMaster,
-    /// Delete a service request.
-    DeleteRequests,
-    /// Write a comment.
-    Comment,
-    /// Read calls and triage, and link a call to a service request.
-    Calls,
-    /// Read dictionaries and who one is.
-    ReadDictionaries,
-}
-
-impl Action {
-    /// Every action, for tests that walk the matrix.
-    pub const ALL: &'static [Self] = &[
-        Self::ReadRequests,
-        Self::EditIntake,
-        Self::MoveRequests,
-        Self::AssignMaster,
-        Self::DeleteRequests,
-        Self::Comment,
-        Self::Calls,
-        Self::ReadDictionaries,
-    ];
+label_enum! {
+    /// Something a caller may or may not do. Each operation of the OpenAPI document names its action in
+    /// `x-action`.
+    pub enum Action {
+        /// Read service requests and their history, and follow them live.
+        ReadRequests = "read_requests",
+        /// Create service requests and edit what a client said.
+        EditIntake = "edit_intake",
+        /// Move a service request; which moves, the state machine says.
+        MoveRequests = "move_requests",
+        /// Offer a service request to a master.
+        AssignMaster = "assign_master",
+        /// Delete a service request.
+        DeleteRequests = "delete_requests",
+        /// Write a comment, attach a file.
+        Comment = "comment",
+        /// Read calls, recordings and triage, and link a call to a service request.
+        Calls = "calls",
+        /// Read dictionaries.
+        ReadDictionaries = "read_dictionaries",
+        /// Change dictionaries.
+        ManageDictionaries = "manage_dictionaries",
+        /// Change advertising campaigns and their numbers.
+        ManageCampaigns = "manage_campaigns",
+        /// See who one is, change one's password, sign out.
+        OwnAccount = "own_account",
+        /// Read masters; a master sees themselves.
+        ReadMasters = "read_masters",
+        /// Edit a master; a master edits their own contact data.
+        EditMasters = "edit_masters",
+        /// Create and remove masters, and everything about them.
+        ManageMasters = "manage_masters",
+        /// Create employees: those who are neither masters nor administrators.
+        CreateEmployees = "create_employees",
+        /// Read, edit and remove employees.
+        ManageEmployees = "manage_employees",
+        /// Everything about administrators.
+        ManageAdministrators = "manage_administrators",
+        /// Read cash transactions and balances.
+        ReadTransactions = "read_transactions",
+        /// Write cash transactions and reverse them.
+        ManageTransactions = "manage_transactions",
+        /// Read the files of what one may read: of service requests, of transactions.
+        ReadFiles = "read_files",
+        /// Remove files.
+        DeleteFiles = "delete_files",
+        /// Read the report on the call centre.
+        CallCentreReport = "call_centre_report",
+        /// Read the reports on cities, masters and campaigns, which show money.
+        MoneyReports = "money_reports",
+        /// Read the business metrics.
+        BusinessMetrics = "business_metrics",
+    }
 }
 
 /// On whose data an action may be taken.
@@ -71,18 +91,45 @@ pub enum Scope {
 #[must_use]
 pub const fn scope(role: Role, action: Action) -> Option<Scope> {
     use Action::{
-        AssignMaster, Calls, Comment, DeleteRequests, EditIntake, MoveRequests, ReadDictionaries, ReadRequests,
+        AssignMaster, BusinessMetrics, CallCentreReport, Calls, Comment, CreateEmployees, DeleteFiles, DeleteRequests,
+        EditIntake, EditMasters, ManageAdministrators, ManageCampaigns, ManageDictionaries, ManageEmployees,
+        ManageMasters, ManageTransactions, MoneyReports, MoveRequests, OwnAccount, ReadDictionaries, ReadFiles,
+        ReadMasters, ReadRequests, ReadTransactions,
     };
     use Role::{Admin, Director, Manager, Marketer, Master, Operator};
     match (role, action) {
+        (_, OwnAccount) => Some(Scope::Own),
         (Admin, _) => Some(Scope::All),
         (
             Director | Manager | Marketer | Operator,
-            ReadRequests | EditIntake | MoveRequests | Comment | Calls | ReadDictionaries,
+            ReadRequests | EditIntake | MoveRequests | Comment | Calls | ReadDictionaries | ReadMasters | ReadFiles
+            | CallCentreReport,
         )
-        | (Director | Manager | Marketer, AssignMaster) => Some(Scope::Cities),
-        (Master, ReadRequests | MoveRequests | Comment | ReadDictionaries) => Some(Scope::Own),
-        (Operator, AssignMaster) | (Master, EditIntake | AssignMaster | Calls) | (_, DeleteRequests) => None,
+        | (Director | Manager | Marketer, AssignMaster)
+        | (
+            Director | Manager,
+            ManageCampaigns | EditMasters | ManageMasters | CreateEmployees | ReadTransactions | DeleteFiles
+            | MoneyReports | BusinessMetrics,
+        )
+        | (Director, ManageEmployees | ManageTransactions) => Some(Scope::Cities),
+        (
+            Master,
+            ReadRequests | MoveRequests | Comment | ReadDictionaries | ReadMasters | EditMasters | ReadTransactions
+            | ReadFiles | MoneyReports,
+        ) => Some(Scope::Own),
+        (Manager, ManageEmployees | ManageTransactions)
+        | (Operator, AssignMaster)
+        | (
+            Marketer | Operator,
+            ManageCampaigns | EditMasters | ManageMasters | CreateEmployees | ManageEmployees | ReadTransactions
+            | ManageTransactions | DeleteFiles | MoneyReports | BusinessMetrics,
+        )
+        | (
+            Master,
+            EditIntake | AssignMaster | Calls | ManageCampaigns | ManageMasters | CreateEmployees | ManageEmployees
+            | ManageTransactions | DeleteFiles | CallCentreReport | BusinessMetrics,
+        )
+        | (_, DeleteRequests | ManageDictionaries | ManageAdministrators) => None,
     }
 }
 
@@ -95,12 +142,12 @@ mod tests {
     #[test]
     fn the_matrix_is_the_one_we_promise() {
         let promised = [
-            (Role::Admin, "AAAAAAAA"),
-            (Role::Director, "CCCC-CCC"),
-            (Role::Manager, "CCCC-CCC"),
-            (Role::Marketer, "CCCC-CCC"),
-            (Role::Operator, "CCC--CCC"),
-            (Role::Master, "O-O--O-O"),
+            (Role::Admin, "AAAAAAAAAAOAAAAAAAAAAAAA"),
+            (Role::Director, "CCCC-CCC-COCCCCC-CCCCCCC"),
+            (Role::Manager, "CCCC-CCC-COCCCC--C-CCCCC"),
+            (Role::Marketer, "CCCC-CCC--OC-------C-C--"),
+            (Role::Operator, "CCC--CCC--OC-------C-C--"),
+            (Role::Master, "O-O--O-O--OOO----O-O--O-"),
         ];
         for (role, row) in promised {
             let actual: String = Action::ALL

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Principal, Role, passwords, store, tokens};
+use super::{Role, caller::AccountOwner, passwords, store, tokens};
 use crate::{
     app::App,
     error::{self, AppError, Problem},
@@ -117,9 +117,9 @@ async fn login(
     (status = 204, description = "Signed out"),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn logout(caller: Principal, State(app): State<App>) -> Result<Response, AppError> {
+async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
     let mut db = app.db.acquire().await?;
-    store::revoke_session(&mut db, &caller.session_id, app.clock.now()).await?;
+    store::revoke_session(&mut db, &caller.principal.session_id, app.clock.now()).await?;
     Ok((StatusCode::NO_CONTENT, cookies::set_access(&app, String::new(), 0)).into_response())
 }
 
@@ -140,14 +140,14 @@ struct Me {
     (status = 200, description = "The signed-in user", body = Me),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn me(caller: Principal, State(app): State<App>) -> Result<Json<Me>, AppError> {
+async fn me(caller: AccountOwner, State(app): State<App>) -> Result<Json<Me>, AppError> {
     let mut db = app.db.acquire().await?;
-    let profile = store::profile(&mut db, caller.user_id).await?.ok_or(error::UNAUTHENTICATED)?;
+    let profile = store::profile(&mut db, caller.principal.user_id).await?.ok_or(error::UNAUTHENTICATED)?;
     Ok(Json(Me {
-        id: caller.user_id,
+        id: caller.principal.user_id,
         login: profile.login,
         name: profile.name,
-        role: caller.role,
+        role: caller.principal.role,
         cities: profile.cities,
     }))
 }

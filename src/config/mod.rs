@@ -52,6 +52,12 @@ pub struct Config {
     pub password: Password,
     pub login: Login,
     pub mango: Mango,
+    pub privacy: Privacy,
+    pub files: Files,
+    pub sla: Sla,
+    pub collector: Collector,
+    pub events: Events,
+    pub retention: Retention,
     pub telephony: Telephony,
     pub inbox: Inbox,
     pub log: Log,
@@ -88,7 +94,19 @@ sections! {
     /// Limits on logins.
     Login { per_minute: u32 }
     /// The Mango Office provider.
-    Mango { api_key: Secret, api_salt: Secret }
+    Mango { api_key: Secret, api_salt: Secret, base_url: String }
+    /// Personal data at rest.
+    Privacy { passport_key: Secret }
+    /// Uploads and recordings.
+    Files { store: String, max_bytes: usize }
+    /// What was promised to clients.
+    Sla { poll_interval_ms: u64, offer_timeout_s: u32 }
+    /// The business metrics.
+    Collector { interval_ms: u64 }
+    /// Live events.
+    Events { poll_interval_ms: u64, buffer: usize }
+    /// How long things are kept.
+    Retention { interval_s: u64, batch_rows: u32 }
     /// What every provider has in common.
     Telephony { region: String, dedupe_window_s: u32 }
     /// The webhook worker.
@@ -156,6 +174,14 @@ impl Config {
             ("inbox.poll_interval_ms", self.inbox.poll_interval_ms, 60_000),
             ("inbox.max_attempts", u64::from(self.inbox.max_attempts), 1_000),
             ("login.per_minute", u64::from(self.login.per_minute), 1_000_000),
+            ("files.max_bytes", self.files.max_bytes as u64, 1 << 30),
+            ("sla.poll_interval_ms", self.sla.poll_interval_ms, 60_000),
+            ("sla.offer_timeout_s", u64::from(self.sla.offer_timeout_s), 604_800),
+            ("collector.interval_ms", self.collector.interval_ms, 3_600_000),
+            ("events.poll_interval_ms", self.events.poll_interval_ms, 10_000),
+            ("events.buffer", self.events.buffer as u64, 100_000),
+            ("retention.interval_s", self.retention.interval_s, 604_800),
+            ("retention.batch_rows", u64::from(self.retention.batch_rows), 100_000),
         ] {
             if !(1..=most).contains(&value) {
                 return fail(key, &format!("must be between 1 and {most}"));
@@ -174,6 +200,14 @@ impl Config {
         }
         check_secret("jwt.secret", &self.jwt.secret)?;
         check_secret("password.pepper", &self.password.pepper)?;
+        let key = self.privacy.passport_key.expose();
+        if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
+        }
+        let base = url::Url::parse(&self.mango.base_url);
+        if !base.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+            return fail("mango.base_url", "is no http or https URL");
+        }
         if !(60..=604_800).contains(&self.jwt.ttl_s) {
             return fail("jwt.ttl_s", "must be between 60 (a minute) and 604800 (a week)");
         }

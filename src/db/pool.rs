@@ -181,7 +181,7 @@ impl Db {
     /// [`DbError::PoolTimeout`] when none is free in time, [`DbError::Connect`] when none can be opened.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
         let (connection, lent) = self.check_out().await?;
-        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone(), _lent: lent })
+        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone(), _lent: Some(lent) })
     }
 
     /// A transaction: rolled back unless [`Tx::commit`] is called.
@@ -192,7 +192,7 @@ impl Db {
         let (connection, lent) = self.check_out().await?;
         let begin = async { Transaction::begin(connection, None).await.map(Begun) };
         let Begun(transaction) = self.telemetry.run(DbOperation::Begin, begin).await?;
-        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone(), _lent: lent }))
+        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone(), _lent: Some(lent) }))
     }
 
     async fn check_out(&self) -> Result<(PoolConnection<Postgres>, Lent), DbError> {
@@ -216,7 +216,21 @@ impl Db {
         })
     }
 
-    /// How to reach the database outside the pool: readiness and elections must not wait for it.
+    /// A connection of its own, outside the pool, with the same limits and the same telemetry: for work
+    /// that must not wait for requests, nor they for it. Closed when dropped, which rolls back what was
+    /// begun on it and gives up its advisory locks.
+    ///
+    /// # Errors
+    /// [`DbError::Connect`] when it cannot be opened within the acquire timeout.
+    pub async fn connect_alone(&self) -> Result<Conn, DbError> {
+        let late = |_| Err(sqlx::Error::PoolTimedOut);
+        let connecting = PgConnection::connect_with(&self.options);
+        let connection = tokio::time::timeout(self.acquire_timeout, connecting).await.unwrap_or_else(late);
+        let connection = connection.map_err(DbError::Connect)?;
+        Ok(Conn { link: Link::Alone(Box::new(connection)), telemetry: self.telemetry.clone(), _lent: None })
+    }
+
+    /// How to reach the database outside the pool: readiness must not wait for it.
     #[must_use]
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
@@ -267,13 +281,15 @@ impl Rows for Begun {
 pub struct Conn {
     link: Link,
     telemetry: Telemetry,
-    _lent: Lent,
+    /// None for one outside the pool.
+    _lent: Option<Lent>,
 }
 
 #[derive(Debug)]
 enum Link {
     Pooled(PoolConnection<Postgres>),
     Transaction(Transaction<'static, Postgres>),
+    Alone(Box<PgConnection>),
 }
 
 impl Conn {
@@ -282,6 +298,7 @@ impl Conn {
         let connection = match &mut self.link {
             Link::Pooled(connection) => &mut **connection,
             Link::Transaction(transaction) => &mut **transaction,
+            Link::Alone(connection) => connection,
         };
         (connection, &self.telemetry)
     }
@@ -300,7 +317,7 @@ impl Tx {
         let Conn { link, telemetry, .. } = self.0;
         match link {
             Link::Transaction(transaction) => telemetry.run(DbOperation::Commit, transaction.commit()).await,
-            Link::Pooled(_) => Ok(()),
+            Link::Pooled(_) | Link::Alone(_) => Ok(()),
         }
     }
 }

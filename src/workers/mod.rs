@@ -1,5 +1,7 @@
 //! What runs beside the requests: the webhook inbox, and the sampler of gauges that nobody else sets.
 
+pub mod elected;
+
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};

@@ -1,0 +1,1 @@
+//! How long things are kept: retention, anonymisation, and the age of the last backup.

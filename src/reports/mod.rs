@@ -1,0 +1,3 @@
+//! What the business asks after the fact: reports for a range of days, and the business metrics.
+
+pub mod routes;

@@ -1,0 +1,10 @@
+//! HTTP of reports.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+/// The endpoints of reports.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+}

@@ -1,0 +1,3 @@
+//! What was promised to clients, and what happens when it is not kept.
+
+pub mod routes;

@@ -1,0 +1,3 @@
+//! People: masters, employees and administrators. Who is signed in is [`crate::auth`].
+
+pub mod routes;
