@@ -98,7 +98,12 @@ pub const fn scope(role: Role, action: Action) -> Option<Scope> {
     };
     use Role::{Admin, Director, Manager, Marketer, Master, Operator};
     match (role, action) {
-        (_, OwnAccount) => Some(Scope::Own),
+        (_, OwnAccount)
+        | (
+            Master,
+            ReadRequests | MoveRequests | Comment | ReadDictionaries | ReadMasters | EditMasters | ReadTransactions
+            | ReadFiles | MoneyReports,
+        ) => Some(Scope::Own),
         (Admin, _) => Some(Scope::All),
         (
             Director | Manager | Marketer | Operator,
@@ -112,11 +117,6 @@ pub const fn scope(role: Role, action: Action) -> Option<Scope> {
             | MoneyReports | BusinessMetrics,
         )
         | (Director, ManageEmployees | ManageTransactions) => Some(Scope::Cities),
-        (
-            Master,
-            ReadRequests | MoveRequests | Comment | ReadDictionaries | ReadMasters | EditMasters | ReadTransactions
-            | ReadFiles | MoneyReports,
-        ) => Some(Scope::Own),
         (Manager, ManageEmployees | ManageTransactions)
         | (Operator, AssignMaster)
         | (

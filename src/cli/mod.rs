@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod demo;
+pub mod generate;
 pub mod progress;
 pub mod serve;
 pub mod simulate;
@@ -51,6 +52,8 @@ enum Command {
     User(user::UserCommand),
     /// Play a day of a call centre against a running server, and check its counts
     Simulate(simulate::Arguments),
+    /// Fill the database with the past of a company, to measure at its size
+    Generate(generate::Arguments),
     /// Print the OpenAPI document
     Openapi,
     /// Print the metric catalogue as Markdown
@@ -99,6 +102,7 @@ impl Cli {
             }
             Command::User(command) => user::run(command, read()?).await?,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
+            Command::Generate(arguments) => generate::run(arguments, &unchecked(&read()?)?).await?,
             Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),
             Command::Metrics => print!("{}", metrics::reference()),
             Command::Config { defaults: true } => print!("{DEFAULTS}"),

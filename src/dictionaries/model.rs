@@ -28,6 +28,9 @@ pub struct City {
 /// A plain entry: a code and its names.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Item {
+    /// Its id.
+    #[schema(example = 1)]
+    pub id: i64,
     /// Stable code.
     #[schema(example = "first_time")]
     pub code: String,

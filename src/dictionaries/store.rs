@@ -16,9 +16,9 @@ pub async fn load(db: &mut Conn) -> Result<Dictionaries, DbError> {
     }
     Ok(Dictionaries {
         cities: rows!(City, "SELECT id, code, name_ru, name_en, timezone, active FROM cities ORDER BY id"),
-        request_types: rows!(Item, "SELECT code, name_ru, name_en FROM request_types ORDER BY id"),
-        directions: rows!(Item, "SELECT code, name_ru, name_en FROM directions ORDER BY id"),
-        transaction_types: rows!(Item, "SELECT code, name_ru, name_en FROM transaction_types ORDER BY id"),
+        request_types: rows!(Item, "SELECT id, code, name_ru, name_en FROM request_types ORDER BY id"),
+        directions: rows!(Item, "SELECT id, code, name_ru, name_en FROM directions ORDER BY id"),
+        transaction_types: rows!(Item, "SELECT id, code, name_ru, name_en FROM transaction_types ORDER BY id"),
         campaigns: rows!(
             Campaign,
             r#"SELECT id, code, name, city_id, active,

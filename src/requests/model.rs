@@ -357,9 +357,12 @@ pub struct ListParams {
     pub created_from: Option<DateTime<Utc>>,
     /// Created before.
     pub created_to: Option<DateTime<Utc>>,
-    /// The client's phone, in any usual form.
+    /// The client's phone in any usual form, or its last four or more digits.
+    #[param(example = "8 913 000-00-01")]
     pub phone: Option<String>,
-    /// Part of the address, the description or the client's name.
+    /// Words of the address, the description or the client's name, or their beginnings; a request's number
+    /// (`#1042`); a phone as in `phone`.
+    #[param(example = "Ленина 5")]
     pub text: Option<String>,
     /// From the previous page.
     pub cursor: Option<String>,

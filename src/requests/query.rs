@@ -4,33 +4,56 @@ use chrono::{DateTime, Utc};
 
 use super::{model::ListParams, state::Status};
 use crate::{
+    dictionaries::Dictionaries,
     error::AppError,
     http::cursor::{self, Cursor},
     phone,
 };
 
-/// Filters of a list, parsed.
-#[derive(Clone, Debug)]
+/// Fewest digits by which the end of a phone number is looked for.
+const FEWEST_DIGITS: usize = 4;
+/// Most words of a search.
+const MOST_WORDS: usize = 8;
+/// The id of nothing, for a code that names nothing: the list is then empty.
+const NOTHING: i64 = 0;
+
+/// Filters of a list, parsed. Codes have become ids: to the planner a constant is worth more than a
+/// look-up, because it knows how common it is.
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
-    pub city: Option<String>,
+    pub city: Option<i64>,
     pub statuses: Option<Vec<String>>,
     pub master: Option<i64>,
-    pub kind: Option<String>,
-    pub campaign: Option<String>,
+    pub kind: Option<i64>,
+    pub campaign: Option<i64>,
     pub created_from: Option<DateTime<Utc>>,
     pub created_to: Option<DateTime<Utc>>,
+    /// As [`phone_pattern`].
     pub phone: Option<String>,
-    pub text_pattern: Option<String>,
+    pub search: Search,
     pub after: Option<Cursor>,
     pub limit: i64,
+}
+
+/// What a free text looks for: a request is found by any of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Whether there is one at all.
+    pub given: bool,
+    /// In the language of `to_tsquery`: all words, each the beginning of one in the request.
+    pub words: Option<String>,
+    /// The request's number.
+    pub number: Option<i64>,
+    /// As [`phone_pattern`].
+    pub phone: Option<String>,
 }
 
 impl Filter {
     /// Parses what [`ListParams`] leaves as text.
     ///
     /// # Errors
-    /// 422 for a status, phone, cursor or limit that is none.
-    pub fn new(params: ListParams, region: &str) -> Result<Self, AppError> {
+    /// 422 for a status, phone, text, cursor or limit that is none.
+    pub fn new(params: ListParams, region: &str, known: &Dictionaries) -> Result<Self, AppError> {
         let statuses = params.status.map(|list| {
             let parse = |name: &str| name.trim().parse::<Status>().map(|status| status.as_str().to_owned());
             list.split(',')
@@ -39,54 +62,137 @@ impl Filter {
                 .map_err(|detail| AppError::invalid_field("status", detail))
         });
         let phone = params.phone.map(|text| {
-            phone::normalise(&text, region).ok_or_else(|| AppError::invalid_field("phone", "is no phone number"))
+            phone_pattern(&text, region).ok_or_else(|| {
+                let detail = format!("is neither a phone number nor the last {FEWEST_DIGITS} or more digits of one");
+                AppError::invalid_field("phone", detail)
+            })
         });
+        let id = |found: Option<i64>| found.unwrap_or(NOTHING);
         Ok(Self {
-            city: params.city,
+            city: params.city.map(|code| id(known.cities.iter().find(|city| city.code == code).map(|city| city.id))),
             statuses: statuses.transpose()?,
             master: params.master,
-            kind: params.r#type,
-            campaign: params.campaign,
+            kind: params
+                .r#type
+                .map(|code| id(known.request_types.iter().find(|kind| kind.code == code).map(|kind| kind.id))),
+            campaign: params
+                .campaign
+                .map(|code| id(known.campaigns.iter().find(|campaign| campaign.code == code).map(|found| found.id))),
             created_from: params.created_from,
             created_to: params.created_to,
             phone: phone.transpose()?,
-            text_pattern: params.text.as_deref().map(contains),
+            search: params.text.as_deref().map(|text| Search::parse(text, region)).transpose()?.unwrap_or_default(),
             after: params.cursor.as_deref().map(Cursor::decode).transpose()?,
             limit: cursor::limit(params.limit)?,
         })
     }
 }
 
-/// The LIKE pattern for "contains `text`", with the text's own wildcards taken literally.
-fn contains(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
+impl Search {
+    /// Reads what a person typed into the one search box: a number of a request (`#1042`, `1042`), a phone
+    /// in any usual form or its last digits, or words.
+    ///
+    /// # Errors
+    /// 422 for a text without a letter or digit.
+    pub fn parse(text: &str, region: &str) -> Result<Self, AppError> {
+        let text = text.trim();
+        let (text, is_number) = text.strip_prefix(['#', '№']).map_or((text, false), |rest| (rest.trim(), true));
+        let number = text.parse().ok().filter(|number| *number > 0);
+        let words = if is_number && number.is_some() { None } else { words(text) };
+        let phone = if is_number { None } else { phone_pattern(text, region) };
+        if number.is_none() && words.is_none() && phone.is_none() {
+            return Err(AppError::invalid_field("text", "has no letter or digit to look for"));
         }
-        pattern.push(character);
+        Ok(Self { given: true, words, number, phone })
     }
-    pattern.push('%');
-    pattern
+}
+
+/// The words of `text` for `to_tsquery('simple', …)`; `None` when there is none.
+fn words(text: &str) -> Option<String> {
+    let mut query = String::new();
+    // Letters and digits only, so nothing in a word can be an operator of the query language.
+    for word in
+        text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()).take(MOST_WORDS)
+    {
+        if !query.is_empty() {
+            query.push_str(" & ");
+        }
+        query.push_str(word);
+        query.push_str(":*");
+    }
+    (!query.is_empty()).then_some(query)
+}
+
+/// The LIKE pattern of a *reversed* E.164 number: the whole number, or one that ends in the given
+/// digits. `None` when the text is neither.
+fn phone_pattern(text: &str, region: &str) -> Option<String> {
+    let reversed = |text: &str| text.chars().rev().collect::<String>();
+    if let Some(e164) = phone::normalise(text, region) {
+        return Some(reversed(&e164));
+    }
+    let is_phone = text.chars().all(|character| character.is_ascii_digit() || " -()+".contains(character));
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    (is_phone && (FEWEST_DIGITS..=15).contains(&digits.len())).then(|| reversed(&digits) + "%")
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn wildcards_in_a_search_are_taken_literally() {
-        assert_eq!(contains("100%_\\"), "%100\\%\\_\\\\%");
+    fn the_search_box_knows_numbers_phones_and_words() {
+        let search = |text: &str| Search::parse(text, "RU").unwrap();
+        let given = |search: Search| Search { given: true, ..search };
+        assert_eq!(search("#1042"), given(Search { number: Some(1042), ..Search::default() }));
+        assert_eq!(
+            search("1042"),
+            given(Search {
+                number: Some(1042),
+                words: Some("1042:*".into()),
+                phone: Some("2401%".into()),
+                ..Search::default()
+            })
+        );
+        assert_eq!(search("8 (913) 000-00-01").phone.as_deref(), Some("10000003197+"));
+        assert_eq!(search("00-01").phone.as_deref(), Some("1000%"));
+        assert_eq!(search(" ул. Ленина, 5 ").words.as_deref(), Some("ул:* & Ленина:* & 5:*"));
+        assert_eq!(search("a' | !b:*").words.as_deref(), Some("a:* & b:*"));
+        assert!(Search::parse("?!", "RU").is_err());
+        assert!(Search::parse("#", "RU").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_writes_an_operator_into_the_query(text: String) {
+            if let Ok(Search { words: Some(query), .. }) = Search::parse(&text, "RU") {
+                let bare = query.replace(":*", "").replace(" & ", "");
+                prop_assert!(bare.chars().all(char::is_alphanumeric), "{}", query);
+            }
+        }
     }
 
     #[test]
     fn bad_parameters_are_named() {
-        let filter = |params: ListParams| Filter::new(params, "RU");
+        let none = Dictionaries {
+            cities: vec![],
+            request_types: vec![],
+            directions: vec![],
+            transaction_types: vec![],
+            campaigns: vec![],
+        };
+        let filter = |params: ListParams| Filter::new(params, "RU", &none);
         assert!(filter(ListParams { status: Some("new,callback".into()), ..ListParams::default() }).is_ok());
+        assert_eq!(
+            filter(ListParams { city: Some("atlantis".into()), ..ListParams::default() }).unwrap().city,
+            Some(0)
+        );
         for params in [
             ListParams { status: Some("nwe".into()), ..ListParams::default() },
             ListParams { phone: Some("not a phone".into()), ..ListParams::default() },
+            ListParams { phone: Some("001".into()), ..ListParams::default() },
+            ListParams { text: Some("…".into()), ..ListParams::default() },
             ListParams { cursor: Some("!".into()), ..ListParams::default() },
             ListParams { limit: Some(0), ..ListParams::default() },
             ListParams { limit: Some(201), ..ListParams::default() },

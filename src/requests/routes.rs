@@ -58,7 +58,8 @@ async fn list(
     State(app): State<App>,
     ValidQuery(params): ValidQuery<ListParams>,
 ) -> Result<Json<Page<RequestView>>, AppError> {
-    let filter = Filter::new(params, &app.config.telephony.region)?;
+    let known = dictionaries::cached(&app).await?;
+    let filter = Filter::new(params, &app.config.telephony.region, &known)?;
     let mut db = app.db.acquire().await?;
     let rows = store::list(&mut db, &caller, &filter).await?;
     Ok(Json(Page::new(rows, filter.limit, |row| Cursor { at: row.created_at, id: row.id })))

@@ -90,17 +90,19 @@ pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec
     let query = select_request!(
         "WHERE r.deleted_at IS NULL
            AND ($1::bigint[] IS NULL OR r.city_id = ANY($1)) AND ($2::bigint IS NULL OR r.master_id = $2)
-           AND ($3::text IS NULL OR ci.code = $3)
+           AND ($3::bigint IS NULL OR r.city_id = $3)
            AND ($4::text[] IS NULL OR r.status = ANY($4))
            AND ($5::bigint IS NULL OR r.master_id = $5)
-           AND ($6::text IS NULL OR t.code = $6)
-           AND ($7::text IS NULL OR ca.code = $7)
+           AND ($6::bigint IS NULL OR r.type_id = $6)
+           AND ($7::bigint IS NULL OR r.campaign_id = $7)
            AND ($8::timestamptz IS NULL OR r.created_at >= $8)
            AND ($9::timestamptz IS NULL OR r.created_at < $9)
-           AND ($10::text IS NULL OR c.phone_e164 = $10)
-           AND ($11::text IS NULL OR concat_ws(' ', r.address, r.description, r.client_name) ILIKE $11)
-           AND ($12::timestamptz IS NULL OR (r.created_at, r.id) < ($12, $13))
-         ORDER BY r.created_at DESC, r.id DESC LIMIT $14",
+           AND ($10::text IS NULL
+                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $10 LIMIT 500)))
+           AND (NOT $11 OR r.search @@ to_tsquery('simple', $12) OR r.id = $13
+                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $14 LIMIT 500)))
+           AND ($15::timestamptz IS NULL OR (r.created_at, r.id) < ($15, $16))
+         ORDER BY r.created_at DESC, r.id DESC LIMIT $17",
         caller.city_filter() as _,
         caller.master_filter(),
         filter.city,
@@ -111,7 +113,10 @@ pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec
         filter.created_from,
         filter.created_to,
         filter.phone,
-        filter.text_pattern,
+        filter.search.given,
+        filter.search.words,
+        filter.search.number,
+        filter.search.phone,
         filter.after.map(|cursor| cursor.at),
         filter.after.map(|cursor| cursor.id),
         filter.limit + 1

@@ -101,9 +101,11 @@ impl Question {
     fn wants(&self, row: &Value, masters: [i64; 4]) -> bool {
         let is = |field: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| row[field] == wanted);
         let contains = |text: &str| {
-            ["address", "description", "client_name"]
-                .iter()
-                .any(|field| row[field].as_str().unwrap().to_lowercase().contains(&text.to_lowercase()))
+            let fields =
+                ["address", "description", "client_name"].map(|field| row[field].as_str().unwrap().to_lowercase());
+            let words: Vec<&str> =
+                fields.iter().flat_map(|field| field.split(|c: char| !c.is_alphanumeric())).collect();
+            text.to_lowercase().split(' ').all(|part| words.iter().any(|word| word.starts_with(part)))
         };
         let created = row["created_at"].as_str().unwrap();
         is("city", self.city)

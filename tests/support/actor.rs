@@ -83,6 +83,12 @@ impl Actor {
         actor
     }
 
+    /// The same person with the same session, at another server.
+    pub fn at(&self, base: &str) -> Self {
+        let (login, token) = (self.login.clone(), self.token.clone());
+        Self { id: self.id, login, token, address: self.address.clone(), ..Self::stranger(base) }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request =
             self.client.request(method, format!("{}{path}", self.base)).header("x-forwarded-for", &self.address);

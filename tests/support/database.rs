@@ -18,6 +18,7 @@ const TEMPLATE: &str = "migrated";
 
 struct Server {
     cluster: Cluster,
+    log: PathBuf,
     /// A template can be copied by one session at a time.
     copying: Mutex<()>,
 }
@@ -29,9 +30,10 @@ async fn server() -> &'static Server {
     SERVER
         .get_or_init(async || {
             let dir = data_dir();
+            let log = dir.join("postgres.log");
             let options = Options { dir, durability: Durability::None, max_connections: 500 };
             let cluster = Cluster::start(options, &|_| ()).await.expect("the test database must start");
-            let server = Server { cluster, copying: Mutex::new(()) };
+            let server = Server { cluster, log, copying: Mutex::new(()) };
             let mut connection = server.connect("postgres").await;
             create(&mut connection, TEMPLATE, "template0").await;
             migrate::run(&server.options(TEMPLATE)).await.unwrap();
@@ -86,6 +88,8 @@ pub struct TestDatabase {
     name: String,
     options: PgConnectOptions,
     admin: PgConnectOptions,
+    /// Of the server, all its databases together.
+    log: PathBuf,
 }
 
 impl TestDatabase {
@@ -107,7 +111,7 @@ impl TestDatabase {
         let mut connection = server.connect("postgres").await;
         create(&mut connection, &name, template).await;
         connection.close().await.unwrap();
-        Self { options: server.options(&name), admin: server.options("postgres"), name }
+        Self { options: server.options(&name), admin: server.options("postgres"), log: server.log.clone(), name }
     }
 
     pub fn options(&self) -> PgConnectOptions {
@@ -147,6 +151,17 @@ impl TestDatabase {
             Err(sqlx::Error::Database(error)) => error.constraint().unwrap_or(error.message()).to_owned(),
             other => panic!("not refused: {sql}: {other:?}"),
         }
+    }
+
+    /// How long the server's log is, in bytes.
+    pub fn log_length(&self) -> u64 {
+        std::fs::metadata(&self.log).unwrap().len()
+    }
+
+    /// What the server has logged since its log was that long; of all databases.
+    pub fn log_since(&self, length: u64) -> String {
+        let log = std::fs::read(&self.log).unwrap();
+        String::from_utf8_lossy(&log[usize::try_from(length).unwrap()..]).into_owned()
     }
 
     /// Takes the database away, with every connection to it.

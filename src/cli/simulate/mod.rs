@@ -15,7 +15,7 @@ mod jobs;
 mod metrics;
 mod pace;
 mod people;
-mod plan;
+pub(super) mod plan;
 mod report;
 mod run;
 mod tally;

@@ -70,12 +70,22 @@ async fn each_filter_finds_what_it_names() {
         ("text=tap", vec![ivan, olga]),
         ("text=%D0%BE%D0%BB%D1%8C%D0%B3%D0%B0", vec![olga]),
         ("text=arbat", vec![ivan]),
-        // Wildcards of LIKE are letters like any other.
-        ("text=50%25", vec![olga]),
-        ("text=a_7", vec![anna]),
-        ("text=%25", vec![olga]),
-        ("text=%5C", vec![anna]),
-        ("text='%3B--", vec![]),
+        // All words, each the beginning of one; punctuation separates them and means nothing.
+        ("text=tap%20drips", vec![olga]),
+        ("text=drips%20taps", vec![]),
+        ("text=ap", vec![]),
+        ("text=50%25", vec![ivan, olga]),
+        ("text=baumana%207", vec![anna]),
+        ("text=%D0%9E%D0%9B%D0%AC%D0%93%D0%90%20%D0%BF%D0%B5%D1%82", vec![olga]),
+        ("text=arbat'%3B--%20!1%3A*%26", vec![ivan]),
+        ("text=nobody", vec![]),
+        // A number finds its request, a phone or its last digits the client's.
+        (&format!("text=%23{anna}"), vec![anna]),
+        ("text=%239999", vec![]),
+        ("text=8%20916%20000-00-03", vec![ivan]),
+        ("text=0001", vec![olga]),
+        ("phone=0001", vec![olga]),
+        ("phone=000-00-0", vec![]),
         ("city=moscow&status=new&text=tap", vec![olga]),
     ];
     for (query, expected) in cases {

@@ -8,7 +8,7 @@ mod dice;
 pub mod story;
 #[cfg(test)]
 mod tests;
-mod words;
+pub mod words;
 
 use author::Author;
 use call::{Kind, PlannedCall, Postman};
