@@ -42,7 +42,7 @@ wire_enum! {
 /// A login and its password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"login": "operator1", "password": "…", "session": "token"}))]
+#[schema(example = json!({"login": "operator1", "password": "correct horse battery", "session": "token"}))]
 struct Credentials {
     login: String,
     password: String,
@@ -71,11 +71,12 @@ struct Session {
     expires_at: DateTime<Utc>,
     /// Only for `session: "token"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl")]
     access_token: Option<String>,
 }
 
 /// Sign in
-#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = Credentials, responses(
+#[utoipa::path(post, path = "/auth/login", tag = "auth", extensions(("x-action" = json!("public"))), security(()), request_body = Credentials, responses(
     (status = 200, description = "Signed in: a cookie, or with `session: \"token\"` a token", body = Session),
     (status = 401, description = "Wrong, unknown or disabled: one answer", body = Problem),
     (status = 422, description = "A field is not valid", body = Problem),
@@ -113,7 +114,7 @@ async fn login(
 }
 
 /// Sign out: the session ends at once, everywhere
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", responses(
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", extensions(("x-action" = json!("own_account"))), responses(
     (status = 204, description = "Signed out"),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -129,14 +130,16 @@ struct Me {
     id: i64,
     #[schema(example = "operator1")]
     login: String,
+    #[schema(example = "Olga")]
     name: String,
     role: Role,
     /// Codes of their cities.
+    #[schema(example = json!(["novosibirsk"]))]
     cities: Vec<String>,
 }
 
 /// Who am I
-#[utoipa::path(get, path = "/auth/me", tag = "auth", responses(
+#[utoipa::path(get, path = "/auth/me", tag = "auth", extensions(("x-action" = json!("own_account"))), responses(
     (status = 200, description = "The signed-in user", body = Me),
     (status = 401, description = "Not signed in", body = Problem),
 ))]

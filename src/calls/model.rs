@@ -25,6 +25,13 @@ wire_enum! {
 
 /// A call.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 311, "provider": "mango", "direction": "incoming", "from": "+79130000001", "to": "101",
+    "line": "+73832000101", "operator_extension": "101", "request_id": 1042, "city_id": 1,
+    "campaign": "novosibirsk_avito", "received_at": "2026-10-05T03:20:00Z", "started_at": "2026-10-05T03:20:00Z",
+    "answered_at": "2026-10-05T03:20:08Z", "ended_at": "2026-10-05T03:22:40Z", "talk_s": 152, "wait_s": 8,
+    "result": "answered", "cause": 1110, "triage": null
+}))]
 pub struct CallView {
     /// Its number.
     #[schema(example = 311)]

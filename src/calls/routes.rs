@@ -30,7 +30,7 @@ fn page(rows: Vec<CallView>, limit: i64) -> Json<Page<CallView>> {
 }
 
 /// List calls, newest first
-#[utoipa::path(get, path = "/calls", tag = "calls", params(CallParams), responses(
+#[utoipa::path(get, path = "/calls", tag = "calls", extensions(("x-action" = json!("calls"))), params(CallParams), responses(
     (status = 200, description = "A page", body = Page<CallView>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
@@ -59,7 +59,7 @@ async fn list(
 }
 
 /// Incoming calls that found no service request and wait for a person, newest first
-#[utoipa::path(get, path = "/calls/triage", tag = "calls", params(PageParams), responses(
+#[utoipa::path(get, path = "/calls/triage", tag = "calls", extensions(("x-action" = json!("calls"))), params(PageParams), responses(
     (status = 200, description = "A page", body = Page<CallView>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
@@ -77,7 +77,7 @@ async fn triage(
 }
 
 /// Read a call
-#[utoipa::path(get, path = "/calls/{id}", tag = "calls", params(("id" = i64, Path)), responses(
+#[utoipa::path(get, path = "/calls/{id}", tag = "calls", extensions(("x-action" = json!("calls"))), params(("id" = i64, Path)), responses(
     (status = 200, description = "The call", body = CallView),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
@@ -89,7 +89,7 @@ async fn read(caller: CallHandler, State(app): State<App>, Id(id): Id) -> Result
 }
 
 /// Link a call to a service request
-#[utoipa::path(post, path = "/calls/{id}/link", tag = "calls", request_body = Link, params(("id" = i64, Path)), responses(
+#[utoipa::path(post, path = "/calls/{id}/link", tag = "calls", extensions(("x-action" = json!("calls"))), request_body = Link, params(("id" = i64, Path)), responses(
     (status = 200, description = "Linked", body = CallView),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),

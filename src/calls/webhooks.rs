@@ -44,17 +44,20 @@ struct Receipt {
 )]
 struct MangoForm {
     /// The account's key.
+    #[schema(example = "d41d8cd98f00b204e9800998ecf8427e")]
     vpbx_api_key: String,
     /// Lower-case hexadecimal SHA-256 of key + json + salt.
+    #[schema(example = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
     sign: String,
     /// The event.
+    #[schema(example = r#"{"entry_id":"1","call_id":"2","seq":1,"call_state":"Appeared"}"#)]
     json: String,
 }
 
 macro_rules! webhook {
     ($(#[$meta:meta])* $name:ident, $path:literal, $($segment:literal),+) => {
         $(#[$meta])*
-        #[utoipa::path(post, path = $path, tag = "webhooks", security(()), params($(($segment = String, Path)),+),
+        #[utoipa::path(post, path = $path, tag = "webhooks", extensions(("x-action" = json!("public"))), security(()), params($(($segment = String, Path)),+),
             request_body(content = MangoForm, content_type = "application/x-www-form-urlencoded"),
             responses(
                 (status = 200, description = "Stored, or stored before", body = Receipt),

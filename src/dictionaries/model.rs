@@ -52,6 +52,7 @@ pub struct Campaign {
     #[schema(example = "nsk_avito")]
     pub code: String,
     /// For display.
+    #[schema(example = "Avito")]
     pub name: String,
     /// City id.
     pub city_id: i64,

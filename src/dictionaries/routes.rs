@@ -25,7 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// Cities: your own
-#[utoipa::path(get, path = "/dictionaries/cities", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/cities", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The cities", body = Vec<City>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -36,7 +36,7 @@ async fn cities(caller: DictionaryReader, State(app): State<App>) -> Result<Json
 }
 
 /// Request types
-#[utoipa::path(get, path = "/dictionaries/request-types", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/request-types", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The request types", body = Vec<Item>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -45,7 +45,7 @@ async fn request_types(_: DictionaryReader, State(app): State<App>) -> Result<Js
 }
 
 /// Fields of work
-#[utoipa::path(get, path = "/dictionaries/directions", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/directions", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The directions", body = Vec<Item>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -54,7 +54,7 @@ async fn directions(_: DictionaryReader, State(app): State<App>) -> Result<Json<
 }
 
 /// Kinds of cash transactions
-#[utoipa::path(get, path = "/dictionaries/transaction-types", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/transaction-types", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The transaction types", body = Vec<Item>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -63,7 +63,7 @@ async fn transaction_types(_: DictionaryReader, State(app): State<App>) -> Resul
 }
 
 /// Advertising campaigns of your cities, with their numbers
-#[utoipa::path(get, path = "/dictionaries/campaigns", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/campaigns", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The campaigns", body = Vec<Campaign>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
@@ -74,7 +74,7 @@ async fn campaigns(caller: DictionaryReader, State(app): State<App>) -> Result<J
 }
 
 /// Roles
-#[utoipa::path(get, path = "/dictionaries/roles", tag = "dictionaries", responses(
+#[utoipa::path(get, path = "/dictionaries/roles", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
     (status = 200, description = "The roles", body = Vec<Role>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]

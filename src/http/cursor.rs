@@ -29,6 +29,7 @@ pub struct Page<T> {
     /// The rows, in the order that the list promises.
     pub items: Vec<T>,
     /// Pass it as `cursor` for the next page; null on the last.
+    #[schema(example = "AAZTm6aJQAAAAAAAAAAEEg")]
     pub next_cursor: Option<String>,
 }
 

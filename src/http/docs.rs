@@ -1,5 +1,8 @@
 //! `/openapi.json` and the interactive page at `/docs`, both made from the handlers' annotations.
 
+mod complete;
+mod examples;
+
 use axum::{
     Router,
     http::{HeaderValue, header},
@@ -9,14 +12,11 @@ use axum::{
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::{
     OpenApi,
-    openapi::{
-        Content, Ref, RefOr, ResponseBuilder,
-        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
-    },
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::error;
+pub use complete::{PUBLIC, complete};
 
 /// The document without its paths, which the routers add.
 #[derive(Debug, OpenApi)]
@@ -24,7 +24,10 @@ use crate::error;
     info(
         title = "Switchboard",
         description = "Service requests of a field-service call centre: from a ringing phone to a closed request.\n\n\
-            Errors are problem+json (RFC 9457) with a stable `code`; times are RFC 3339; money is a decimal in a string.",
+            Errors are problem+json (RFC 9457) with a stable `code`; times are RFC 3339; money is a decimal in a string.\n\n\
+            Each operation names its action in `x-action` (`public`: no session needed) and who may take it in `x-roles`: \
+            `all`, in their own `cities`, or what is their `own`. What lies outside that scope is answered 404, as if it \
+            did not exist.",
     ),
     security(("bearer" = []), ("cookie" = [])),
     modifiers(&Security),
@@ -61,56 +64,6 @@ impl utoipa::Modify for Security {
             ))),
         );
     }
-}
-
-/// Says of every operation what its handler need not repeat: an id that is unique in the document, the
-/// media type of problems, and the errors that layers and extractors give.
-pub fn complete(document: &mut utoipa::openapi::OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
-            // Handlers are named within their feature.
-            if let (Some(tag), Some(name)) = (operation.tags.iter().flatten().next(), &operation.operation_id) {
-                operation.operation_id = Some(format!("{tag}_{name}"));
-            }
-            let tag = operation.tags.iter().flatten().next().map_or("", String::as_str);
-            let json = matches!(&operation.request_body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
-            let mut common = Vec::new();
-            if json {
-                common.extend([error::MALFORMED, error::TOO_LARGE, error::WRONG_MEDIA_TYPE]);
-            }
-            if tag != "ops" {
-                common.extend([error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
-            }
-            for kind in common {
-                let response = || ResponseBuilder::new().description(kind.title).content("application/json", problem());
-                let status = kind.status.as_str().to_owned();
-                operation.responses.responses.entry(status).or_insert_with(|| response().build().into());
-            }
-            for (status, response) in &mut operation.responses.responses {
-                if let RefOr::T(response) = response
-                    && tag != "ops"
-                    && (status.starts_with('4') || status.starts_with('5'))
-                    && let Some(content) = response.content.shift_remove("application/json")
-                {
-                    response.content.insert("application/problem+json".to_owned(), content);
-                }
-            }
-        }
-    }
-    drop_unused_schemas(document);
-}
-
-/// A page spells its items out, so that some of their schemas are referred to by nobody.
-fn drop_unused_schemas(document: &mut utoipa::openapi::OpenApi) {
-    let Ok(text) = document.to_json() else { return };
-    if let Some(components) = &mut document.components {
-        components.schemas.retain(|name, _| text.contains(&format!("\"#/components/schemas/{name}\"")));
-    }
-}
-
-fn problem() -> Content {
-    Content::new(Some(Ref::from_schema_name("Problem")))
 }
 
 /// The page and the document.

@@ -28,13 +28,13 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// The process answers
-#[utoipa::path(get, path = "/health/live", tag = "ops", security(()), responses((status = 200, description = "Alive", body = Health)))]
+#[utoipa::path(get, path = "/health/live", tag = "ops", extensions(("x-action" = json!("public"))), security(()), responses((status = 200, description = "Alive", body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// Requests may be sent here
-#[utoipa::path(get, path = "/health/ready", tag = "ops", security(()), responses(
+#[utoipa::path(get, path = "/health/ready", tag = "ops", extensions(("x-action" = json!("public"))), security(()), responses(
     (status = 200, description = "Ready", body = Health),
     (status = 503, description = "Not ready: starting, shutting down, or the database does not answer", body = Health),
 ))]

@@ -41,6 +41,16 @@ wire_enum! {
 
 /// A service request as staff see it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 1042, "version": 8, "status": "done", "source": "call", "type": "first_time", "direction": "plumbing",
+    "city_id": 1, "city": "novosibirsk", "campaign": "novosibirsk_avito", "client_phone": "+79130000001",
+    "client_name": "Ольга Петрова", "description": "течёт кран на кухне", "address": "ул. Ленина, 5, кв. 12",
+    "callback_at": null, "meeting_at": "2026-10-05T08:00:00Z", "resume_at": null, "master_id": 12,
+    "created_at": "2026-10-05T03:20:00Z", "updated_at": "2026-10-05T09:15:00Z",
+    "first_response_at": "2026-10-05T03:24:00Z", "assigned_at": "2026-10-05T03:50:00Z", "escalated_at": null,
+    "closed_at": "2026-10-05T09:15:00Z", "result": "5000.00", "expenses": "1000.00", "net": "4000.00",
+    "handover": "2000.00"
+}))]
 pub struct RequestView {
     /// Its number.
     #[schema(example = 1042)]
@@ -331,6 +341,7 @@ pub struct Event {
     /// For transitions and the creation.
     pub to: Option<Status>,
     /// Why, where somebody said so.
+    #[schema(example = "the client changed their mind")]
     pub reason: Option<String>,
     /// Changed fields: `{"field": [before, after]}`.
     #[schema(value_type = Object, example = json!({"address": [null, "Krasny prospekt 1"]}))]

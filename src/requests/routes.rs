@@ -48,7 +48,7 @@ fn tagged(status: StatusCode, view: RequestView) -> Response {
 }
 
 /// List service requests, newest first
-#[utoipa::path(get, path = "/requests", tag = "requests", params(ListParams), responses(
+#[utoipa::path(get, path = "/requests", tag = "requests", extensions(("x-action" = json!("read_requests"))), params(ListParams), responses(
     (status = 200, description = "A page", body = Page<RequestView>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 422, description = "A filter is not valid", body = Problem),
@@ -66,7 +66,7 @@ async fn list(
 }
 
 /// Create a service request
-#[utoipa::path(post, path = "/requests", tag = "requests", request_body = NewRequest, responses(
+#[utoipa::path(post, path = "/requests", tag = "requests", extensions(("x-action" = json!("edit_intake"))), request_body = NewRequest, responses(
     (status = 201, description = "Created, in state `new`", body = RequestView),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
@@ -127,7 +127,7 @@ fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Optio
 }
 
 /// Read a service request
-#[utoipa::path(get, path = "/requests/{id}", tag = "requests", params(("id" = i64, Path)), responses(
+#[utoipa::path(get, path = "/requests/{id}", tag = "requests", extensions(("x-action" = json!("read_requests"))), params(("id" = i64, Path)), responses(
     (status = 200, description = "The request; its ETag is what If-Match wants", body = RequestView),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
@@ -139,7 +139,7 @@ async fn read(caller: RequestReader, State(app): State<App>, Id(id): Id) -> Resu
 }
 
 /// Edit what the client said
-#[utoipa::path(patch, path = "/requests/{id}", tag = "requests", request_body = PatchRequest,
+#[utoipa::path(patch, path = "/requests/{id}", tag = "requests", extensions(("x-action" = json!("edit_intake"))), request_body = PatchRequest,
     params(("id" = i64, Path), ("If-Match" = String, Header, description = "The ETag that was read")), responses(
     (status = 200, description = "Changed", body = RequestView),
     (status = 401, description = "Not signed in", body = Problem),
@@ -164,7 +164,7 @@ async fn edit(
 }
 
 /// Delete a service request (it is kept, unseen)
-#[utoipa::path(delete, path = "/requests/{id}", tag = "requests",
+#[utoipa::path(delete, path = "/requests/{id}", tag = "requests", extensions(("x-action" = json!("delete_requests"))),
     params(("id" = i64, Path), ("If-Match" = String, Header, description = "The ETag that was read")), responses(
     (status = 204, description = "Deleted"),
     (status = 401, description = "Not signed in", body = Problem),
@@ -184,7 +184,7 @@ async fn remove(
 }
 
 /// Move a service request to another state
-#[utoipa::path(post, path = "/requests/{id}/transitions", tag = "requests", request_body = Move,
+#[utoipa::path(post, path = "/requests/{id}/transitions", tag = "requests", extensions(("x-action" = json!("move_requests"))), request_body = Move,
     params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Optional: the ETag that was read")), responses(
     (status = 200, description = "Moved", body = RequestView),
     (status = 401, description = "Not signed in", body = Problem),
@@ -205,7 +205,7 @@ async fn transition(
 }
 
 /// Offer a waiting service request to a master
-#[utoipa::path(post, path = "/requests/{id}/assign", tag = "requests", request_body = Assignment,
+#[utoipa::path(post, path = "/requests/{id}/assign", tag = "requests", extensions(("x-action" = json!("assign_master"))), request_body = Assignment,
     params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Optional: the ETag that was read")), responses(
     (status = 200, description = "Offered", body = RequestView),
     (status = 401, description = "Not signed in", body = Problem),
@@ -226,7 +226,7 @@ async fn assign(
 }
 
 /// List the comments, oldest first
-#[utoipa::path(get, path = "/requests/{id}/comments", tag = "requests", params(("id" = i64, Path), PageParams), responses(
+#[utoipa::path(get, path = "/requests/{id}/comments", tag = "requests", extensions(("x-action" = json!("read_requests"))), params(("id" = i64, Path), PageParams), responses(
     (status = 200, description = "A page", body = Page<Comment>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
@@ -246,7 +246,7 @@ async fn list_comments(
 }
 
 /// Write a comment
-#[utoipa::path(post, path = "/requests/{id}/comments", tag = "requests", request_body = NewComment, params(("id" = i64, Path)), responses(
+#[utoipa::path(post, path = "/requests/{id}/comments", tag = "requests", extensions(("x-action" = json!("comment"))), request_body = NewComment, params(("id" = i64, Path)), responses(
     (status = 201, description = "Written", body = Comment),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
@@ -268,7 +268,7 @@ async fn comment(
 }
 
 /// What happened to a service request, oldest first
-#[utoipa::path(get, path = "/requests/{id}/history", tag = "requests", params(("id" = i64, Path), PageParams), responses(
+#[utoipa::path(get, path = "/requests/{id}/history", tag = "requests", extensions(("x-action" = json!("read_requests"))), params(("id" = i64, Path), PageParams), responses(
     (status = 200, description = "A page", body = Page<Event>),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),

@@ -1,0 +1,114 @@
+//! What every operation has in common is said here once, and not by its handler: an id that is unique in
+//! the document, who may call it, the media type of problems, the errors that layers and extractors
+//! give, and an example of everything.
+
+use serde_json::{Map, Value};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder, extensions::ExtensionsBuilder, path::Operation};
+
+use super::examples;
+use crate::{
+    auth::{
+        Action, Role,
+        policy::{self, Scope},
+    },
+    error::{self, ProblemKind},
+};
+
+/// The `x-action` of an operation that needs no session.
+pub const PUBLIC: &str = "public";
+
+/// Completes the document that the handlers' annotations make.
+pub fn complete(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            name_within_feature(operation);
+            let mut common = say_who_may(operation);
+            common.extend(common_errors(operation));
+            for kind in common {
+                let response = || ResponseBuilder::new().description(kind.title).content("application/json", problem());
+                let status = kind.status.as_str().to_owned();
+                operation.responses.responses.entry(status).or_insert_with(|| response().build().into());
+            }
+            name_problems(operation);
+        }
+    }
+    drop_unused_schemas(document);
+    examples::add(document);
+}
+
+fn tag(operation: &Operation) -> &str {
+    operation.tags.iter().flatten().next().map_or("", String::as_str)
+}
+
+/// Handlers are named within their feature.
+fn name_within_feature(operation: &mut Operation) {
+    if let Some(name) = &operation.operation_id {
+        operation.operation_id = Some(format!("{}_{name}", tag(operation)));
+    }
+}
+
+/// Writes the policy's answer for the operation's action, and returns the errors that follow from it.
+fn say_who_may(operation: &mut Operation) -> Vec<ProblemKind> {
+    let action = operation.extensions.as_ref().and_then(|extensions| extensions.get("x-action")?.as_str());
+    let Some(action) = action.and_then(|name| Action::ALL.iter().find(|action| action.as_str() == name)) else {
+        return Vec::new();
+    };
+    let scopes = Role::ALL.iter().map(|role| (*role, policy::scope(*role, *action)));
+    let roles: Map<String, Value> = scopes
+        .clone()
+        .filter_map(|(role, scope)| {
+            let scope = match scope? {
+                Scope::All => "all",
+                Scope::Cities => "cities",
+                Scope::Own => "own",
+            };
+            Some((role.as_str().to_owned(), scope.into()))
+        })
+        .collect();
+    let extensions = operation.extensions.get_or_insert_default();
+    extensions.merge(ExtensionsBuilder::new().add("x-roles", Value::Object(roles)).build());
+    let everybody = scopes.clone().all(|(_, scope)| scope.is_some());
+    if everybody { vec![error::UNAUTHENTICATED] } else { vec![error::UNAUTHENTICATED, error::FORBIDDEN] }
+}
+
+/// The errors of layers and extractors.
+fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
+    let mut common = Vec::new();
+    let has_json =
+        matches!(&operation.request_body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
+    if has_json {
+        common.extend([error::MALFORMED, error::TOO_LARGE, error::WRONG_MEDIA_TYPE]);
+    }
+    if tag(operation) != "ops" {
+        common.extend([error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
+    }
+    common
+}
+
+/// Gives problems their media type, which annotations leave at JSON.
+fn name_problems(operation: &mut Operation) {
+    if tag(operation) == "ops" {
+        return;
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && (status.starts_with('4') || status.starts_with('5'))
+            && let Some(content) = response.content.shift_remove("application/json")
+        {
+            response.content.insert("application/problem+json".to_owned(), content);
+        }
+    }
+}
+
+/// A page spells its items out, so that some of their schemas are referred to by nobody.
+fn drop_unused_schemas(document: &mut OpenApi) {
+    let Ok(text) = document.to_json() else { return };
+    if let Some(components) = &mut document.components {
+        components.schemas.retain(|name, _| text.contains(&format!("\"#/components/schemas/{name}\"")));
+    }
+}
+
+fn problem() -> Content {
+    Content::new(Some(Ref::from_schema_name("Problem")))
+}
