@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate test lint audit coverage docs sqlx build-release clean
+.PHONY: help run simulate test scale lint audit coverage docs sqlx build-release clean
 
 program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
 
@@ -30,6 +30,10 @@ test: ## Run all tests
 	cargo test --locked
 	cargo test --locked --test stack
 
+scale: ## Measure lists, searches and exports over a million service requests; prints the plans
+	@scripts/setup postgres
+	cargo test --locked --test scale -- --nocapture
+
 lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell scripts
 	@scripts/setup rustfmt clippy cargo-deny postgres shellcheck
 	cargo fmt --check
@@ -38,8 +42,8 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
-	@# To cargo, a test with `test = false` is not one of all targets.
-	cargo clippy --locked --test stack -- -D warnings
+	@# To cargo, tests with `test = false` are none of all targets.
+	cargo clippy --locked --test stack --test scale -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 

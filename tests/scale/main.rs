@@ -134,7 +134,7 @@ async fn cases(database: &TestDatabase, master: i64) -> Vec<Case> {
         case("rare word, the smallest city", Role::Marketer, 0, &format!("text={}", encoded("Виктор 149 кв 299"))),
         case("word of one in a thousand", Role::Admin, 50, &format!("text={}", encoded("Новая 97"))),
         case("word that nobody wrote", Role::Admin, 0, &format!("text={}", encoded("цитадель"))),
-        case("words and a state", Role::Operator, 1, &format!("status=refused&text={}", encoded("Ленина замок"))),
+        case("words and a state", Role::Operator, 1, &format!("status=done&text={}", encoded("Ленина замок"))),
         case("a number that is also a house", Role::Admin, 1, "text=1042"),
     ]
 }
@@ -163,7 +163,7 @@ async fn lists_and_searches_stay_quick_among_a_million_requests() {
         .await;
     database.execute("VACUUM (ANALYZE) requests").await;
 
-    let (mut table, mut slow) = (String::new(), Vec::new());
+    let (mut table, mut failures) = (String::new(), Vec::new());
     let cases = cases(&database, busy).await;
     for case in &cases {
         let mut times = Vec::new();
@@ -171,7 +171,9 @@ async fn lists_and_searches_stay_quick_among_a_million_requests() {
             let before = app.scrape().await;
             let page = actor(case.actor).get(&case.path).await.expect(200);
             let rows = page["items"].as_array().unwrap().len();
-            assert!(rows >= case.rows, "{}: {rows} rows", case.name);
+            if rows < case.rows && !failures.contains(&format!("{}: {rows} rows", case.name)) {
+                failures.push(format!("{}: {rows} rows", case.name));
+            }
             let spent = app.scrape().await.value(SPENT) - before.value(SPENT);
             times.push(spent * 1_000.0);
         }
@@ -179,12 +181,12 @@ async fn lists_and_searches_stay_quick_among_a_million_requests() {
         let (median, worst) = (times[TIMES / 2], times[TIMES - 1]);
         writeln!(table, "{:<34} {median:>8.2} {worst:>8.2}", case.name).unwrap();
         if median >= MOST_MS {
-            slow.push(case.name);
+            failures.push(format!("{}: over {MOST_MS} ms", case.name));
         }
     }
     let plans = plans(&database, &cases, &actors).await;
     println!("{plans}\n{:<34} {:>8} {:>8}\n{table}", "database time, ms", "median", "worst");
-    assert!(slow.is_empty(), "over {MOST_MS} ms: {slow:?}");
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 const SPENT: &str = "db_client_operation_duration_seconds_sum{operation=\"request_list\"}";
