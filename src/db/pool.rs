@@ -155,6 +155,8 @@ impl Db {
             ("timezone", "UTC".to_owned()),
             // Filters of a list are optional parameters: a plan for all of them is a bad plan for each.
             ("plan_cache_mode", "force_custom_plan".to_owned()),
+            // Starting a parallel worker takes longer than most statements, and takes a core from the others.
+            ("max_parallel_workers_per_gather", "0".to_owned()),
         ]);
         metrics.db_pool_max_connections().set(i64::from(config.max_connections));
         let pool = PgPoolOptions::new()

@@ -12,6 +12,8 @@ use crate::{
 
 /// Fewest digits by which the end of a phone number is looked for.
 const FEWEST_DIGITS: usize = 4;
+/// Fewest characters that are taken as the beginning of a word; fewer are a whole word.
+const SHORTEST_BEGINNING: usize = 3;
 /// Most words of a search.
 const MOST_WORDS: usize = 8;
 /// The id of nothing, for a code that names nothing: the list is then empty.
@@ -40,7 +42,7 @@ pub struct Filter {
 pub struct Search {
     /// Whether there is one at all.
     pub given: bool,
-    /// In the language of `to_tsquery`: all words, each the beginning of one in the request.
+    /// In the language of `to_tsquery`: all words, those of three letters or more as beginnings.
     pub words: Option<String>,
     /// The request's number.
     pub number: Option<i64>,
@@ -111,14 +113,18 @@ impl Search {
 fn words(text: &str) -> Option<String> {
     let mut query = String::new();
     // Letters and digits only, so nothing in a word can be an operator of the query language.
-    for word in
-        text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()).take(MOST_WORDS)
-    {
+    let words = text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty());
+    for word in words.take(MOST_WORDS) {
         if !query.is_empty() {
             query.push_str(" & ");
         }
         query.push_str(word);
-        query.push_str(":*");
+        // Whoever looks for house 14 does not want 142. And the index reads everything that begins with a
+        // prefix: for a short one or a number that would be a good part of it.
+        let is_name = word.chars().count() >= SHORTEST_BEGINNING && word.chars().any(char::is_alphabetic);
+        if is_name {
+            query.push_str(":*");
+        }
     }
     (!query.is_empty()).then_some(query)
 }
@@ -150,15 +156,15 @@ mod tests {
             search("1042"),
             given(Search {
                 number: Some(1042),
-                words: Some("1042:*".into()),
+                words: Some("1042".into()),
                 phone: Some("2401%".into()),
                 ..Search::default()
             })
         );
         assert_eq!(search("8 (913) 000-00-01").phone.as_deref(), Some("10000003197+"));
         assert_eq!(search("00-01").phone.as_deref(), Some("1000%"));
-        assert_eq!(search(" ул. Ленина, 5 ").words.as_deref(), Some("ул:* & Ленина:* & 5:*"));
-        assert_eq!(search("a' | !b:*").words.as_deref(), Some("a:* & b:*"));
+        assert_eq!(search(" ул. Ленина, 5 ").words.as_deref(), Some("ул & Ленина:* & 5"));
+        assert_eq!(search("a' | !b:*").words.as_deref(), Some("a & b"));
         assert!(Search::parse("?!", "RU").is_err());
         assert!(Search::parse("#", "RU").is_err());
     }

@@ -104,6 +104,14 @@ impl Actor {
         Answer { status, headers, text: response.text().await.unwrap() }
     }
 
+    /// Sends, and hangs up after the head of the answer: for streams that have no end. An error is read.
+    pub async fn head(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = if status.is_success() { String::new() } else { response.text().await.unwrap() };
+        Answer { status, headers, text }
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await
     }
@@ -120,6 +128,14 @@ impl Actor {
     /// DELETE with If-Match.
     pub async fn delete(&self, path: &str, etag: &str) -> Answer {
         self.send(self.request(Method::DELETE, path).header("if-match", etag)).await
+    }
+
+    /// Everything in a list, whether it comes in pages or at once.
+    pub async fn everything(&self, path: &str) -> Vec<Value> {
+        match self.get(path).await.expect(200) {
+            Value::Array(rows) => rows,
+            _ => self.all(path).await,
+        }
     }
 
     /// Everything in a list, page by page.
