@@ -371,8 +371,8 @@ pub struct ListParams {
     /// The client's phone in any usual form, or its last four or more digits.
     #[param(example = "8 913 000-00-01")]
     pub phone: Option<String>,
-    /// Words of the address, the description or the client's name, from three letters on also their
-    /// beginnings; a request's number (`#1042`); a phone as in `phone`.
+    /// Words of the address, the description or the client's name, the last one from three letters on also
+    /// unfinished; a request's number (`#1042`); a phone as in `phone`.
     #[param(example = "Ленина 5")]
     pub text: Option<String>,
     /// From the previous page.

@@ -42,7 +42,7 @@ pub struct Filter {
 pub struct Search {
     /// Whether there is one at all.
     pub given: bool,
-    /// In the language of `to_tsquery`: all words, those of three letters or more as beginnings.
+    /// In the language of `to_tsquery`: all words, the last one also as a beginning.
     pub words: Option<String>,
     /// The request's number.
     pub number: Option<i64>,
@@ -111,22 +111,16 @@ impl Search {
 
 /// The words of `text` for `to_tsquery('simple', …)`; `None` when there is none.
 fn words(text: &str) -> Option<String> {
-    let mut query = String::new();
     // Letters and digits only, so nothing in a word can be an operator of the query language.
     let words = text.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty());
-    for word in words.take(MOST_WORDS) {
-        if !query.is_empty() {
-            query.push_str(" & ");
-        }
-        query.push_str(word);
-        // Whoever looks for house 14 does not want 142. And the index reads everything that begins with a
-        // prefix: for a short one or a number that would be a good part of it.
-        let is_name = word.chars().count() >= SHORTEST_BEGINNING && word.chars().any(char::is_alphabetic);
-        if is_name {
-            query.push_str(":*");
-        }
+    let mut words: Vec<String> = words.take(MOST_WORDS).map(str::to_owned).collect();
+    // The last word is the one that may not be typed to its end. The index reads everything that begins
+    // with a prefix, so a short one would cost a good part of it; and who wants house 14 does not want 142.
+    let last = words.last_mut()?;
+    if last.chars().count() >= SHORTEST_BEGINNING && last.chars().any(char::is_alphabetic) {
+        last.push_str(":*");
     }
-    (!query.is_empty()).then_some(query)
+    Some(words.join(" & "))
 }
 
 /// The LIKE pattern of a *reversed* E.164 number: the whole number, or one that ends in the given
@@ -163,7 +157,8 @@ mod tests {
         );
         assert_eq!(search("8 (913) 000-00-01").phone.as_deref(), Some("10000003197+"));
         assert_eq!(search("00-01").phone.as_deref(), Some("1000%"));
-        assert_eq!(search(" ул. Ленина, 5 ").words.as_deref(), Some("ул & Ленина:* & 5"));
+        assert_eq!(search(" ул. Ленина, 5 ").words.as_deref(), Some("ул & Ленина & 5"));
+        assert_eq!(search("Ленина кра").words.as_deref(), Some("Ленина & кра:*"));
         assert_eq!(search("a' | !b:*").words.as_deref(), Some("a & b"));
         assert!(Search::parse("?!", "RU").is_err());
         assert!(Search::parse("#", "RU").is_err());

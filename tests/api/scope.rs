@@ -105,7 +105,9 @@ impl Question {
                 ["address", "description", "client_name"].map(|field| row[field].as_str().unwrap().to_lowercase());
             let words: Vec<&str> =
                 fields.iter().flat_map(|field| field.split(|c: char| !c.is_alphanumeric())).collect();
-            text.to_lowercase().split(' ').all(|part| words.iter().any(|word| word.starts_with(part)))
+            let text = text.to_lowercase();
+            let (whole, last) = text.rsplit_once(' ').unwrap_or(("", &text));
+            whole.split_whitespace().all(|part| words.contains(&part)) && words.iter().any(|word| word.starts_with(last))
         };
         let created = row["created_at"].as_str().unwrap();
         is("city", self.city)
