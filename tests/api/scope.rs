@@ -107,7 +107,9 @@ impl Question {
                 fields.iter().flat_map(|field| field.split(|c: char| !c.is_alphanumeric())).collect();
             let text = text.to_lowercase();
             let (whole, last) = text.rsplit_once(' ').unwrap_or(("", &text));
-            whole.split_whitespace().all(|part| words.contains(&part)) && words.iter().any(|word| word.starts_with(last))
+            let unfinished = last.chars().count() >= 3 && last.chars().any(char::is_alphabetic);
+            whole.split_whitespace().all(|part| words.contains(&part))
+                && words.iter().any(|word| *word == last || (unfinished && word.starts_with(last)))
         };
         let created = row["created_at"].as_str().unwrap();
         is("city", self.city)
