@@ -80,6 +80,26 @@ pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Requ
     }
 }
 
+/// A request that was offered before `before` and not answered since, locked until the transaction
+/// ends; `None` too when somebody else holds it. For the system, which has no scope.
+///
+/// # Errors
+/// As the database.
+pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> Result<Option<RequestView>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "SELECT id FROM requests
+          WHERE id = $1 AND status = 'offered' AND deleted_at IS NULL AND state_changed_at <= $2
+            FOR NO KEY UPDATE SKIP LOCKED",
+        id,
+        before
+    );
+    let Some(id) = telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await? else { return Ok(None) };
+    let (pg, telemetry) = db.parts();
+    let query = select_request!("WHERE r.id = $1", id);
+    telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
+}
+
 /// A page of requests in the caller's scope, newest first; one row more than the limit when there
 /// is more.
 ///
@@ -158,7 +178,7 @@ pub struct CreatedRow {
 impl Rows for CreatedRow {}
 impl Rows for Comment {}
 
-/// Creates a request in state `new`, with its history entry.
+/// Creates a request in state `new`, with its history entry and its SLA timers.
 ///
 /// # Errors
 /// As the database.
@@ -180,6 +200,10 @@ pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbErr
            ), noted AS (
                INSERT INTO request_events (request_id, at, actor_id, kind, to_status)
                SELECT id, $10, $9, 'created', 'new' FROM created
+           ), promised AS (
+               INSERT INTO sla_timers (request_id, policy, started_at, due_at)
+               SELECT created.id, p.policy, $10, $10 + p.target_s * interval '1 second'
+                 FROM created, kind JOIN sla_policies p ON p.type_id = kind.id
            )
            SELECT created.id, kind.code AS kind FROM created, kind"#,
         row.client_id,
