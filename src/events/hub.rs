@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,7 @@ const START_LIMIT: Duration = Duration::from_secs(2);
 pub struct Hub {
     channel: broadcast::Sender<Arc<LiveEvent>>,
     listeners: Mutex<HashMap<u64, Listener>>,
+    next_number: AtomicU64,
     /// Whether the tailer follows the table; changed only under the lock on the listeners.
     following: watch::Sender<bool>,
     somebody: Notify,
@@ -48,6 +49,7 @@ impl Hub {
         Self {
             channel: broadcast::channel(buffer).0,
             listeners: Mutex::default(),
+            next_number: AtomicU64::new(0),
             following: watch::channel(false).0,
             somebody: Notify::new(),
             mark: AtomicI64::new(0),
@@ -164,8 +166,8 @@ impl Seat {
         let cut = CancellationToken::new();
         let mut seat = {
             let mut listeners = hub.listeners();
-            // Session ids are not unique here: a person has several tabs.
-            let number = (0..).find(|number| !listeners.contains_key(number)).unwrap_or(u64::MAX);
+            // A session is no name: a person has several tabs.
+            let number = hub.next_number.fetch_add(1, Ordering::Relaxed);
             listeners.insert(number, Listener { principal: principal.clone(), cut: cut.clone() });
             app.metrics.event_streams().set(i64::try_from(listeners.len()).unwrap_or(i64::MAX));
             Self { app: app.clone(), number, cut, events: hub.channel.subscribe(), mark: 0 }

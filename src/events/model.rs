@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use crate::{
     auth::{Caller, policy::Scope},
@@ -59,11 +59,7 @@ impl EventRow {
 }
 
 /// The data of an event named `request`.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "id": 7, "request_id": 1042, "kind": "transition", "from": "new", "to": "waiting", "at": "2026-06-01T07:00:00Z",
-    "actor_id": 3, "status": "waiting", "version": 2
-}))]
+#[derive(Debug, Serialize)]
 pub struct RequestEvent<'a> {
     /// The event's own number, for telling repetitions.
     pub id: i64,
@@ -86,8 +82,7 @@ pub struct RequestEvent<'a> {
 }
 
 /// The data of an event named `gone`.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"id": 8, "request_id": 1042, "at": "2026-06-01T07:15:00Z"}))]
+#[derive(Debug, Serialize)]
 pub struct GoneEvent {
     /// The event's own number.
     pub id: i64,

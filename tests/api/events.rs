@@ -16,6 +16,7 @@ use crate::support::{
     KAZAN, MOSCOW, TestApp,
     actor::Actor,
     config, eventually,
+    process::Server,
     sse::{Event, Stream},
 };
 
@@ -332,6 +333,33 @@ async fn streams_end_at_once_when_the_server_stops() {
         assert!(end(stream).await < 1.0);
     }
     eventually("the places are given back", async || (app.scrape().await.value(STREAMS) == 0.0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_listeners_stops_as_soon_as_one_without() {
+    let app = TestApp::start().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    let secret = "0123456789abcdef0123456789abcdef".to_owned();
+    let environment = [
+        ("DATABASE_URL", app.database.url()),
+        ("SWITCHBOARD_JWT_SECRET", secret.clone()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", secret),
+    ];
+    let server = tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap();
+    let listener = Actor::sign_in(&format!("http://{}", server.public), user.id, &user.login).await;
+    let mut streams = [listener.listen().await, listener.listen().await];
+    // Through the whole server, with all that runs beside it.
+    let id = create(&listener, MOSCOW).await;
+    for stream in &mut streams {
+        assert_eq!(stream.next().await.unwrap().gist(), ("request", id, "created"));
+    }
+    let started = Instant::now();
+    let (_, code) = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    assert_eq!(code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    for stream in streams {
+        end(stream).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
