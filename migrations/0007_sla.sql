@@ -82,6 +82,8 @@ ALTER TABLE requests ADD COLUMN stuck_at timestamptz GENERATED ALWAYS AS (
         END
     END) STORED;
 CREATE INDEX requests_stuck ON requests (stuck_at, id) WHERE stuck_at IS NOT NULL;
+CREATE INDEX requests_city_stuck ON requests (city_id, stuck_at, id) WHERE stuck_at IS NOT NULL;
+CREATE INDEX requests_master_stuck ON requests (master_id, stuck_at, id) WHERE stuck_at IS NOT NULL AND master_id IS NOT NULL;
 CREATE INDEX requests_offered ON requests (state_changed_at, id) WHERE status = 'offered' AND deleted_at IS NULL;
 
 -- Requests that nobody moves, at a moment $1, when an offer may stay unanswered for $2. The planner

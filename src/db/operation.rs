@@ -44,7 +44,6 @@ operations! {
     SlaPolicyLock = "sla_policy_lock" "SELECT" "sla_policies";
     SlaPolicyUpdate = "sla_policy_update" "UPDATE" "sla_policies";
     SlaTimerList = "sla_timer_list" "SELECT" "sla_timers";
-    SlaTimerUpdate = "sla_timer_update" "UPDATE" "sla_timers";
     SlaBreach = "sla_breach" "UPDATE" "sla_timers";
     SlaUnansweredOffers = "sla_unanswered_offers" "SELECT" "requests";
     EventWriters = "event_writers" "SELECT" "pg_locks";

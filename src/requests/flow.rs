@@ -17,7 +17,6 @@ use crate::{
     db::{Conn, DbError, Tx},
     error::{self, AppError},
     http::{etag::IfMatch, extract::FieldErrors},
-    sla,
     telemetry::{labels::RejectionReason, metrics::Metrics},
     transactions,
 };
@@ -153,7 +152,7 @@ async fn advance(
     Ok(next)
 }
 
-/// Writes a move that is decided: the row, what it does to the promises, the history.
+/// Writes a move that is decided: the row and the history.
 async fn write(
     db: &mut Conn,
     next: &mut RequestView,
@@ -162,7 +161,6 @@ async fn write(
     reason: Option<&str>,
 ) -> Result<(), DbError> {
     next.version = store::save(db, next).await?;
-    sla::store::moved(db, next.id, before.status, next.status, next.updated_at).await?;
     let event = NewEvent {
         request_id: next.id,
         at: next.updated_at,
@@ -354,7 +352,6 @@ pub async fn delete(app: &App, caller: &Caller, id: i64, if_match: &IfMatch) -> 
     let before = store::lock(&mut tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(before.version)?;
     store::delete(&mut tx, id, now).await?;
-    sla::store::cancel(&mut tx, id, now).await?;
     append(&mut tx, caller, id, EventKind::Deleted, now, Value::Object(Map::new())).await?;
     Ok(tx.commit().await?)
 }

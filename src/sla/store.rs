@@ -1,16 +1,13 @@
-//! SQL of SLA policies, timers and stuck requests.
+//! SQL of SLA policies, timers and stuck requests. Timers start and move on in the statements of
+//! [`crate::requests::store`] that write the history, so that neither is ever without the other.
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    model::{Policy, SlaPolicy, StuckRequest, TimerRow},
-    timers::{self, Change},
-};
+use super::model::{Policy, SlaPolicy, StuckRequest, TimerRow};
 use crate::{
     auth::Caller,
     db::{Conn, DbError, DbOperation, Rows},
     http::cursor::Cursor,
-    requests::state::Status,
 };
 
 impl Rows for SlaPolicy {}
@@ -73,74 +70,6 @@ pub async fn timers(db: &mut Conn, request_id: i64) -> Result<Vec<TimerRow>, DbE
         request_id
     );
     telemetry.run(DbOperation::SlaTimerList, query.fetch_all(pg)).await
-}
-
-/// Does to the timers of a request what a move does to them. The request must be locked.
-///
-/// # Errors
-/// As the database.
-pub async fn moved(
-    db: &mut Conn,
-    request_id: i64,
-    from: Status,
-    to: Status,
-    now: DateTime<Utc>,
-) -> Result<(), DbError> {
-    match timers::change(from, to) {
-        Some(Change::Running { meets, cancels, pauses }) => advance(db, request_id, now, meets, cancels, pauses).await,
-        Some(Change::Restart) => restart(db, request_id, now).await,
-        None => Ok(()),
-    }
-}
-
-/// Cancels what runs for a request that is deleted. The request must be locked.
-///
-/// # Errors
-/// As the database.
-pub async fn cancel(db: &mut Conn, request_id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
-    advance(db, request_id, now, None, true, false).await
-}
-
-async fn advance(
-    db: &mut Conn,
-    request_id: i64,
-    now: DateTime<Utc>,
-    meets: Option<Policy>,
-    cancels: bool,
-    pauses: bool,
-) -> Result<(), DbError> {
-    let (pg, telemetry) = db.parts();
-    // Another replica's clock may be a little ahead of ours: a pause is never negative.
-    let query = sqlx::query!(
-        "UPDATE sla_timers SET
-                due_at = due_at + GREATEST(COALESCE($2 - paused_at, '0'), '0'),
-                paused_total = paused_total + GREATEST(COALESCE($2 - paused_at, '0'), '0'),
-                met_at = CASE WHEN policy IS NOT DISTINCT FROM $3 THEN $2 END,
-                cancelled_at = CASE WHEN policy IS DISTINCT FROM $3 AND $4 THEN $2 END,
-                paused_at = CASE WHEN policy IS DISTINCT FROM $3 AND $5 THEN $2 END
-          WHERE request_id = $1 AND met_at IS NULL AND cancelled_at IS NULL",
-        request_id,
-        now,
-        meets.map(Policy::as_str),
-        cancels,
-        pauses
-    );
-    telemetry.run(DbOperation::SlaTimerUpdate, query.execute(pg)).await.map(drop)
-}
-
-async fn restart(db: &mut Conn, request_id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
-    let (pg, telemetry) = db.parts();
-    let query = sqlx::query!(
-        "UPDATE sla_timers t SET
-                started_at = $2, due_at = $2::timestamptz + p.target_s * interval '1 second', paused_total = '0',
-                paused_at = NULL, met_at = NULL, cancelled_at = NULL, breached_at = NULL
-           FROM requests r JOIN sla_policies p ON p.type_id = r.type_id
-          WHERE t.request_id = $1 AND r.id = $1 AND p.policy = t.policy
-            AND (t.policy = 'completion' OR t.cancelled_at IS NOT NULL)",
-        request_id,
-        now
-    );
-    telemetry.run(DbOperation::SlaTimerUpdate, query.execute(pg)).await.map(drop)
 }
 
 /// How many timers of a policy were found late.

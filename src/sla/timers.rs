@@ -1,4 +1,4 @@
-//! What a move does to the timers of a service request: pure, so that most moves cost no statement.
+//! What a move does to the timers of a service request. Pure.
 
 use super::model::Policy;
 use crate::requests::state::Status::{self, Callback, Deferred, Done, New, NoAnswer, NotOrder, Offered, Refused};
@@ -18,6 +18,11 @@ pub enum Change {
     /// An ended request is opened again: the promise to complete it, and those that were cancelled, are
     /// made anew.
     Restart,
+}
+
+impl Change {
+    /// What a deletion does.
+    pub const CANCEL: Self = Self::Running { meets: None, cancels: true, pauses: false };
 }
 
 /// What the move does; `None` is nothing.
@@ -48,7 +53,7 @@ mod tests {
     use crate::requests::state::{Status::InProgress, Status::Waiting, TABLE};
 
     #[test]
-    fn work_that_goes_on_costs_nothing() {
+    fn work_that_goes_on_changes_no_timer() {
         let idle: Vec<_> = TABLE.iter().filter(|rule| change(rule.from, rule.to).is_none()).collect();
         let moves: Vec<String> =
             idle.iter().map(|rule| format!("{} {}", rule.from.as_str(), rule.to.as_str())).collect();
