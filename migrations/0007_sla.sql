@@ -67,14 +67,15 @@ CREATE TRIGGER requests_change_state BEFORE UPDATE OF status ON requests
 CREATE FUNCTION later(moment timestamptz, delay interval) RETURNS timestamptz LANGUAGE sql IMMUTABLE
     RETURN (moment AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC';
 
--- From when on a request counts as stuck, unless somebody moves it before; NULL is never. An offer is
--- stuck after a time that is a setting: stuck_requests() adds those.
+-- From when on a request counts as stuck, unless somebody moves it before; NULL is never. For an offer
+-- it is when that was made: how long it may stay unanswered is a setting, which stuck_requests() adds.
 ALTER TABLE requests ADD COLUMN stuck_at timestamptz GENERATED ALWAYS AS (
     CASE WHEN deleted_at IS NULL THEN
         CASE status
             WHEN 'new'         THEN later(state_changed_at, '1 hour')
             WHEN 'callback'    THEN later(callback_at, '15 minutes')
             WHEN 'waiting'     THEN LEAST(later(state_changed_at, '4 hours'), meeting_at)
+            WHEN 'offered'     THEN state_changed_at
             WHEN 'accepted'    THEN later(meeting_at, '2 hours')
             WHEN 'en_route'    THEN later(meeting_at, '2 hours')
             WHEN 'in_progress' THEN later(state_changed_at, '24 hours')
@@ -87,7 +88,7 @@ CREATE INDEX requests_master_stuck ON requests (master_id, stuck_at, id) WHERE s
 CREATE INDEX requests_offered ON requests (state_changed_at, id) WHERE status = 'offered' AND deleted_at IS NULL;
 
 -- Requests that nobody moves, at a moment $1, when an offer may stay unanswered for $2. The planner
--- takes it apart like a view, so that both branches are read in the order of an index.
+-- takes it apart like a view, so that it is read in the order of an index.
 CREATE FUNCTION stuck_requests(moment timestamptz, offer_timeout interval)
     RETURNS TABLE (id bigint, version integer, status text, city_id bigint, type_id bigint, master_id bigint, why text, since timestamptz)
     LANGUAGE sql STABLE AS $$
@@ -96,15 +97,14 @@ CREATE FUNCTION stuck_requests(moment timestamptz, offer_timeout interval)
                WHEN 'new'         THEN 'not_answered'
                WHEN 'callback'    THEN 'callback_overdue'
                WHEN 'waiting'     THEN CASE WHEN r.meeting_at <= $1 THEN 'meeting_passed' ELSE 'not_offered' END
+               WHEN 'offered'     THEN 'offer_unanswered'
                WHEN 'in_progress' THEN 'not_finished'
                WHEN 'deferred'    THEN 'not_resumed'
                ELSE 'meeting_passed'
            END,
            r.stuck_at
-      FROM requests r WHERE r.stuck_at <= $1
-    UNION ALL
-    SELECT r.id, r.version, r.status, r.city_id, r.type_id, r.master_id, 'offer_unanswered', r.state_changed_at + $2
-      FROM requests r WHERE r.status = 'offered' AND r.deleted_at IS NULL AND r.state_changed_at <= $1 - $2
+      FROM requests r
+     WHERE r.stuck_at <= $1 AND (r.status <> 'offered' OR r.stuck_at <= $1 - $2)
 $$;
 
 ALTER TABLE request_events DROP CONSTRAINT request_events_kind_check;

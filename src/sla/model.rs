@@ -182,6 +182,6 @@ pub struct StuckRequest {
     pub master_id: Option<i64>,
     /// Why it counts as stuck.
     pub why: StuckReason,
-    /// From when on it has.
+    /// From when on it has; for an unanswered offer, when that was made.
     pub since: DateTime<Utc>,
 }

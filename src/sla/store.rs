@@ -138,14 +138,23 @@ pub async fn stuck(
     limit: i64,
 ) -> Result<Vec<StuckRequest>, DbError> {
     let (pg, telemetry) = db.parts();
+    // City by city, each in the order of its index: of a list of cities an index has no order.
     let query = sqlx::query_as!(
         StuckRequest,
-        r#"SELECT s.id AS "id!", s.version AS "version!", s.status AS "status!: _", t.code AS "type", s.city_id AS "city_id!",
+        r#"WITH found AS (
+               (SELECT s.* FROM stuck_requests($1, make_interval(secs => $2)) s
+                 WHERE $3::bigint[] IS NULL AND ($4::bigint IS NULL OR s.master_id = $4)
+                   AND ($5::timestamptz IS NULL OR (s.since, s.id) > ($5, $6))
+                 ORDER BY s.since, s.id LIMIT $7)
+               UNION ALL
+               (SELECT s.* FROM unnest($3) AS own (city_id) CROSS JOIN LATERAL
+                    (SELECT * FROM stuck_requests($1, make_interval(secs => $2)) s
+                      WHERE s.city_id = own.city_id AND ($5::timestamptz IS NULL OR (s.since, s.id) > ($5, $6))
+                      ORDER BY s.since, s.id LIMIT $7) AS s)
+           )
+           SELECT s.id AS "id!", s.version AS "version!", s.status AS "status!: _", t.code AS "type", s.city_id AS "city_id!",
                   ci.code AS city, s.master_id, s.why AS "why!: _", s.since AS "since!"
-             FROM stuck_requests($1, make_interval(secs => $2)) s
-             JOIN cities ci ON ci.id = s.city_id JOIN request_types t ON t.id = s.type_id
-            WHERE ($3::bigint[] IS NULL OR s.city_id = ANY($3)) AND ($4::bigint IS NULL OR s.master_id = $4)
-              AND ($5::timestamptz IS NULL OR (s.since, s.id) > ($5, $6))
+             FROM found s JOIN cities ci ON ci.id = s.city_id JOIN request_types t ON t.id = s.type_id
             ORDER BY s.since, s.id LIMIT $7"#,
         now,
         f64::from(offer_timeout_s),

@@ -351,7 +351,7 @@ async fn requests_that_nobody_moves_are_found_with_why_and_since_when() {
         ("waiting", 10, None, Some(5_000), None, Some(("not_offered", 250))),
         ("waiting", 900, None, Some(950), None, Some(("meeting_passed", 950))),
         ("waiting", 900, None, Some(5_000), None, None),
-        ("offered", 500, None, Some(5_000), None, Some(("offer_unanswered", 515))),
+        ("offered", 500, None, Some(5_000), None, Some(("offer_unanswered", 500))),
         ("offered", 990, None, Some(5_000), None, None),
         ("accepted", 0, None, Some(600), None, Some(("meeting_passed", 720))),
         ("en_route", 0, None, Some(601), None, Some(("meeting_passed", 721))),
