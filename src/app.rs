@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     config::Config,
     db::{Db, Readiness},
+    events::hub::Hub,
     http::rate_limit::Limit,
     lifecycle::Lifecycle,
     redis_client::RedisClient,
@@ -44,6 +45,8 @@ pub struct Shared {
     pub lifecycle: Lifecycle,
     /// Wakes the inbox worker of this replica.
     pub inbox_wakeup: Notify,
+    /// Who listens to live events on this replica.
+    pub events: Hub,
 }
 
 impl std::ops::Deref for App {
@@ -89,6 +92,7 @@ impl App {
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             inbox_wakeup: Notify::new(),
+            events: Hub::new(config.events.buffer),
             config,
             clock,
             metrics,

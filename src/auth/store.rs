@@ -106,6 +106,30 @@ pub async fn session_user(
     telemetry.run(DbOperation::SessionPrincipal, query.fetch_optional(pg)).await
 }
 
+/// Those of the given sessions that are live, as [`session_user`] has it, with their users.
+///
+/// # Errors
+/// As the database.
+pub async fn live_sessions(
+    db: &mut Conn,
+    sessions: &[String],
+    now: DateTime<Utc>,
+) -> Result<Vec<(String, SessionUser)>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        r#"SELECT s.id AS session, u.id, u.role AS "role: Role",
+                  ARRAY(SELECT city_id FROM user_cities WHERE user_id = u.id) AS "cities!"
+             FROM sessions s JOIN users u ON u.id = s.user_id
+            WHERE s.id = ANY($1) AND s.revoked_at IS NULL AND s.expires_at > $2
+              AND s.token_version = u.token_version AND u.status = 'active'"#,
+        sessions,
+        now
+    );
+    let rows = telemetry.run(DbOperation::SessionsAlive, query.fetch_all(pg)).await?;
+    let user = |id, role, cities| SessionUser { id, role, cities };
+    Ok(rows.into_iter().map(|row| (row.session, user(row.id, row.role, row.cities))).collect())
+}
+
 /// Ends a session; ending it twice is no error.
 ///
 /// # Errors

@@ -11,8 +11,12 @@ use axum::Router;
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
 
+use super::stall::StallGuard;
+
 /// A client that has not sent a whole head by then is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that takes nothing of its answer for so long is closed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Binds `addr`.
 ///
@@ -35,7 +39,11 @@ pub fn bind(addr: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, router: Router, handle: Handle<SocketAddr>) -> io::Result<()> {
     // HTTP/2 without TLS is only ever spoken to balancers, and would escape the limits below.
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only().first_request_timeout(HEADER_TIMEOUT);
+    let mut server = axum_server::from_tcp(listener)?
+        .handle(handle)
+        .http1_only()
+        .first_request_timeout(HEADER_TIMEOUT)
+        .acceptor(StallGuard(WRITE_TIMEOUT));
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
     server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }

@@ -13,4 +13,5 @@ pub mod health;
 pub mod listen;
 pub mod observe;
 pub mod rate_limit;
+pub mod stall;
 pub mod stats;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::App,
     auth::Caller,
-    db::Tx,
+    db::{Conn, DbError, Tx},
     error::{self, AppError},
     http::{etag::IfMatch, extract::FieldErrors},
     telemetry::{labels::RejectionReason, metrics::Metrics},
@@ -146,20 +146,60 @@ async fn advance(
     let mut effects = settle(&mut next, &before, to, now);
     let actor_id = caller.principal.user_id;
     effects.extend(book(&mut tx, &mut next, &before, actor_id, now).await?);
-    next.version = store::save(&mut tx, &next).await?;
-    let event = NewEvent {
-        request_id: id,
-        at: now,
-        actor_id: Some(actor_id),
-        kind: EventKind::Transition,
-        moved: Some((before.status, to)),
-        reason: body.reason.as_deref(),
-        diff: diff(&before, &next),
-    };
-    store::append_event(&mut tx, &event).await?;
+    write(&mut tx, &mut next, &before, Some(actor_id), body.reason.as_deref()).await?;
     tx.commit().await?;
     record(&app.metrics, &effects);
     Ok(next)
+}
+
+/// Writes a move that is decided: the row and the history.
+async fn write(
+    db: &mut Conn,
+    next: &mut RequestView,
+    before: &RequestView,
+    actor_id: Option<i64>,
+    reason: Option<&str>,
+) -> Result<(), DbError> {
+    next.version = store::save(db, next).await?;
+    let event = NewEvent {
+        request_id: next.id,
+        at: next.updated_at,
+        actor_id,
+        kind: EventKind::Transition,
+        moved: Some((before.status, next.status)),
+        reason,
+        diff: diff(before, next),
+    };
+    store::append_event(db, &event).await
+}
+
+/// Takes an offer back that was made before `before` and not answered since: the system's own move, to
+/// be made in a transaction. It does nothing when somebody is answering at this moment, or has.
+///
+/// # Errors
+/// As the database.
+pub async fn take_back(
+    db: &mut Conn,
+    id: i64,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Effect>, DbError> {
+    let Some(offered) = store::lock_unanswered(db, id, before).await? else { return Ok(Vec::new()) };
+    let mut next = offered.clone();
+    let effects = settle(&mut next, &offered, Status::Waiting, now);
+    next.escalated_at = Some(now);
+    write(db, &mut next, &offered, None, Some("The master did not answer in time.")).await?;
+    let escalated = NewEvent {
+        request_id: id,
+        at: now,
+        actor_id: None,
+        kind: EventKind::Escalated,
+        moved: None,
+        reason: None,
+        diff: Value::Object(Map::new()),
+    };
+    store::append_event(db, &escalated).await?;
+    Ok(effects)
 }
 
 /// The request with what the caller brought.

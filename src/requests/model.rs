@@ -36,6 +36,10 @@ wire_enum! {
         CallAttached = "call_attached",
         /// It was deleted.
         Deleted = "deleted",
+        /// A promise to the client was not kept in time.
+        SlaBreached = "sla_breached",
+        /// The master did not answer the offer in time.
+        Escalated = "escalated",
     }
 }
 

@@ -14,6 +14,10 @@ use crate::{
     auth::Caller,
     db::{Conn, DbError, DbOperation, Rows},
     http::cursor::Cursor,
+    sla::{
+        model::Policy,
+        timers::{self, Change},
+    },
 };
 
 /// `SELECT` of a [`RequestView`] with the given tail.
@@ -78,6 +82,26 @@ pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Requ
         Some(id) => by_id(db, caller, id).await,
         None => Ok(None),
     }
+}
+
+/// A request that was offered before `before` and not answered since, locked until the transaction
+/// ends; `None` too when somebody else holds it. For the system, which has no scope.
+///
+/// # Errors
+/// As the database.
+pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> Result<Option<RequestView>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "SELECT id FROM requests
+          WHERE id = $1 AND status = 'offered' AND deleted_at IS NULL AND state_changed_at <= $2
+            FOR NO KEY UPDATE SKIP LOCKED",
+        id,
+        before
+    );
+    let Some(id) = telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await? else { return Ok(None) };
+    let (pg, telemetry) = db.parts();
+    let query = select_request!("WHERE r.id = $1", id);
+    telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }
 
 /// A page of requests in the caller's scope, newest first; one row more than the limit when there
@@ -163,7 +187,7 @@ pub struct CreatedRow {
 impl Rows for CreatedRow {}
 impl Rows for Comment {}
 
-/// Creates a request in state `new`, with its history entry.
+/// Creates a request in state `new`, with its history entry and its SLA timers.
 ///
 /// # Errors
 /// As the database.
@@ -185,6 +209,10 @@ pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbErr
            ), noted AS (
                INSERT INTO request_events (request_id, at, actor_id, kind, to_status)
                SELECT id, $10, $9, 'created', 'new' FROM created
+           ), promised AS (
+               INSERT INTO sla_timers (request_id, policy, started_at, due_at)
+               SELECT created.id, p.policy, $10, $10 + p.target_s * interval '1 second'
+                 FROM created, kind JOIN sla_policies p ON p.type_id = kind.id
            )
            SELECT created.id, kind.code AS kind FROM created, kind"#,
         row.client_id,
@@ -308,15 +336,41 @@ pub struct NewEvent<'a> {
     pub diff: Value,
 }
 
-/// Appends to a history.
+/// Appends to a history, and does to the SLA timers what the event does to them.
 ///
 /// # Errors
 /// As the database.
 pub async fn append_event(db: &mut Conn, event: &NewEvent<'_>) -> Result<(), DbError> {
+    let change = match event.moved {
+        Some((from, to)) => timers::change(from, to),
+        None if event.kind == EventKind::Deleted => Some(Change::CANCEL),
+        None => None,
+    };
+    let (meets, cancels, pauses) = match change {
+        Some(Change::Running { meets, cancels, pauses }) => (meets, cancels, pauses),
+        Some(Change::Restart) | None => (None, false, false),
+    };
     let (pg, telemetry) = db.parts();
+    // Another replica's clock may be a little ahead of ours: a pause is never negative.
     let query = sqlx::query!(
-        "INSERT INTO request_events (request_id, at, actor_id, kind, from_status, to_status, reason, diff)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "WITH running AS (
+             UPDATE sla_timers SET
+                    due_at = due_at + GREATEST(COALESCE($2 - paused_at, '0'), '0'),
+                    paused_total = paused_total + GREATEST(COALESCE($2 - paused_at, '0'), '0'),
+                    met_at = CASE WHEN policy IS NOT DISTINCT FROM $10 THEN $2 END,
+                    cancelled_at = CASE WHEN policy IS DISTINCT FROM $10 AND $11 THEN $2 END,
+                    paused_at = CASE WHEN policy IS DISTINCT FROM $10 AND $12 THEN $2 END
+              WHERE $9 AND request_id = $1 AND met_at IS NULL AND cancelled_at IS NULL
+         ), restarted AS (
+             UPDATE sla_timers t SET
+                    started_at = $2, due_at = $2 + p.target_s * interval '1 second', paused_total = '0',
+                    paused_at = NULL, met_at = NULL, cancelled_at = NULL, breached_at = NULL
+               FROM requests r JOIN sla_policies p ON p.type_id = r.type_id
+              WHERE $13 AND t.request_id = $1 AND r.id = $1 AND p.policy = t.policy
+                AND (t.policy = 'completion' OR t.cancelled_at IS NOT NULL)
+         )
+         INSERT INTO request_events (request_id, at, actor_id, kind, from_status, to_status, reason, diff)
+         VALUES ($1, $2::timestamptz, $3, $4, $5, $6, $7, $8)",
         event.request_id,
         event.at,
         event.actor_id,
@@ -324,7 +378,12 @@ pub async fn append_event(db: &mut Conn, event: &NewEvent<'_>) -> Result<(), DbE
         event.moved.map(|(from, _)| from.as_str()),
         event.moved.map(|(_, to)| to.as_str()),
         event.reason,
-        event.diff
+        event.diff,
+        matches!(change, Some(Change::Running { .. })),
+        meets.map(Policy::as_str),
+        cancels,
+        pauses,
+        change == Some(Change::Restart)
     );
     telemetry.run(DbOperation::RequestEventInsert, query.execute(pg)).await.map(drop)
 }

@@ -21,6 +21,7 @@ use crate::{
     },
     db::DbOperation,
     requests::{model::Source, state::Status as RequestStatus},
+    sla::model::Policy,
 };
 
 /// What a metric is, for documentation and tests.
@@ -263,6 +264,12 @@ catalogue! {
         "From the creation of a service request to its first offer to a master.";
     histogram request_completion = "switchboard_service_request_completion_seconds" (HUMAN_SECONDS) { kind as "type": &DictionaryCode }
         "From the creation of a service request to done.";
+    counter sla_breaches = "switchboard_service_request_sla_breaches_total" [zero] { policy: Policy }
+        "Promises to clients that were not kept in time, counted by the replica that noticed.";
+    gauge event_streams = "switchboard_event_streams" [zero] {}
+        "Clients that listen to live events on this replica.";
+    counter event_streams_dropped = "switchboard_event_streams_dropped_total" [zero] {}
+        "Streams of live events that were cut off because their client did not keep up.";
 
     counter calls = "switchboard_calls_total" [zero] { result: CallResult, direction: Direction }
         "Calls that are over.";

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use self::elected::Job;
 use crate::{
     app::App,
     calls::{
@@ -13,6 +14,7 @@ use crate::{
         inbox::{self, Progress},
         providers::Provider,
     },
+    events, sla,
 };
 
 /// How often backlog and Redis are looked at.
@@ -26,6 +28,8 @@ pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
+    app.lifecycle.spawn(supervise("sla", app.clone(), run_sla));
+    app.lifecycle.spawn(supervise("events", app.clone(), events::tailer::run));
 }
 
 /// Runs a worker until it ends by itself; one that panics is reported and started again. Without
@@ -57,6 +61,12 @@ async fn run_inbox(app: App) {
             () = sleep(pause) => {}
         }
     }
+}
+
+/// Looks after promises to clients, while this replica is the one to do so.
+async fn run_sla(app: App) {
+    let interval = Duration::from_millis(app.config.sla.poll_interval_ms);
+    elected::run(app, Job::Sla, interval, |app, db| Box::pin(sla::job::round(app, db))).await;
 }
 
 /// Keeps the gauges that are not set where something happens.

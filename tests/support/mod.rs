@@ -11,6 +11,7 @@ pub mod otlp;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sse;
 pub mod telephony;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -1,0 +1,112 @@
+//! Two replicas over one database: what one does the other one's clients hear of, and what one does
+//! for all the other one takes over.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use serde_json::json;
+use switchboard::{
+    auth::Role,
+    sla,
+    workers::elected::{self, Job},
+};
+use tokio::task::JoinHandle;
+
+use crate::support::{MOSCOW, TestApp, config, eventually};
+
+async fn replicas() -> [TestApp; 2] {
+    let first = TestApp::start().await;
+    let second = TestApp::over(config(), first.database.clone()).await;
+    [first, second]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_commits_the_others_clients_hear() {
+    let [first, second] = replicas().await;
+    for replica in [&first, &second] {
+        replica.tail();
+    }
+    let here = first.actor(Role::Operator, &[MOSCOW]).await;
+    let there = second.actor(Role::Operator, &[MOSCOW]).await;
+    let mut stream = there.listen().await;
+    for n in 0..10 {
+        let started = Instant::now();
+        let id = here.create_request(MOSCOW, &format!("+7916123456{n}")).await["id"].as_i64().unwrap();
+        assert_eq!(stream.next().await.unwrap().gist(), ("request", id, "created"));
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_resumes_on_another_replica_and_misses_nothing_that_was_committed_late() {
+    let [first, second] = replicas().await;
+    for replica in [&first, &second] {
+        replica.tail();
+    }
+    let operator = first.actor(Role::Operator, &[MOSCOW]).await;
+    let elsewhere = second.actor(Role::Operator, &[MOSCOW]).await;
+    let id = operator.create_request(MOSCOW, "+79161234567").await["id"].as_i64().unwrap();
+    let mut stream = operator.listen().await;
+    let mut slow = first.database.connect().await;
+    let insert = format!(
+        "BEGIN; INSERT INTO request_events (request_id, at, kind) VALUES ({id}, '2026-06-01T07:00:00Z', 'edited')"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&mut slow).await.unwrap();
+    operator.move_to(id, json!({ "to": "no_answer" })).await.expect(200);
+    let last = stream.next().await.unwrap();
+    assert_eq!((last.id.as_str(), &last.data["id"]), ("1", &json!(3)));
+    drop(stream);
+    sqlx::raw_sql("COMMIT").execute(&mut slow).await.unwrap();
+    let (_, mut stream) = elsewhere.listen_since(Some(&last.id)).await;
+    assert_eq!(
+        stream.next().await.unwrap().data["id"],
+        2,
+        "it would be lost if the client resumed from the event's own number"
+    );
+    assert_eq!(stream.next().await.unwrap().data["id"], 3, "again");
+}
+
+/// The SLA job of a replica, as the server runs it.
+fn stand(replica: &TestApp, interval: Duration) -> JoinHandle<()> {
+    tokio::spawn(elected::run(replica.app.clone(), Job::Sla, interval, |app, db| Box::pin(sla::job::round(app, db))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_elected_replica_dies_the_other_takes_over() {
+    let [first, second] = replicas().await;
+    let operator = first.actor(Role::Operator, &[MOSCOW]).await;
+    let interval = Duration::from_millis(500);
+    let leader = stand(&first, interval);
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND granted
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("somebody is elected", async || (first.database.count(locks).await == 1).then_some(())).await;
+    let follower = stand(&second, interval);
+    let breaches = async |replica: &TestApp| {
+        replica.scrape().await.value("switchboard_service_request_sla_breaches_total{policy=\"first_response\"}")
+    };
+    let late = async |phone: &str| {
+        operator.create_request(MOSCOW, phone).await;
+        for replica in [&first, &second] {
+            replica.clock.advance(TimeDelta::minutes(16));
+        }
+    };
+    late("+79161234567").await;
+    eventually("it is recorded", async || (breaches(&first).await == 1.0).then_some(())).await;
+    assert_eq!(breaches(&second).await, 0.0, "one does it for all");
+    leader.abort();
+    let _ = leader.await;
+    let died = Instant::now();
+    late("+79161234568").await;
+    eventually("the other one records it", async || (breaches(&second).await == 1.0).then_some(())).await;
+    assert!(died.elapsed() < interval * 3, "{:?}", died.elapsed());
+    // A connection that breaks gives the office up; somebody has it again soon, and nothing is recorded twice.
+    let broken =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(first.database.count(broken).await, 1);
+    late("+79161234569").await;
+    eventually("it goes on", async || (breaches(&second).await == 2.0).then_some(())).await;
+    assert_eq!(breaches(&first).await, 1.0);
+    assert_eq!(first.database.count("SELECT count(*) FROM request_events WHERE kind = 'sla_breached'").await, 3);
+    follower.abort();
+}
