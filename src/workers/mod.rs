@@ -1,4 +1,5 @@
-//! What runs beside the requests: the webhook inbox, and the sampler of gauges that nobody else sets.
+//! What runs beside the requests: the webhook inbox, the collector of business metrics, and the sampler
+//! of gauges that nobody else sets.
 
 pub mod elected;
 
@@ -13,6 +14,7 @@ use crate::{
         inbox::{self, Progress},
         providers::Provider,
     },
+    reports::collector,
 };
 
 /// How often backlog and Redis are looked at.
@@ -26,6 +28,8 @@ pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
+    app.lifecycle.spawn(supervise("collector", app.clone(), collector::lead));
+    app.lifecycle.spawn(supervise("collector's reader", app.clone(), collector::follow));
 }
 
 /// Runs a worker until it ends by itself; one that panics is reported and started again. Without
