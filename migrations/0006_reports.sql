@@ -18,7 +18,7 @@ CREATE INDEX request_events_offered ON request_events (at) INCLUDE (request_id)
 CREATE INDEX request_events_accepted ON request_events (request_id, at)
     WHERE kind = 'transition' AND to_status = 'accepted';
 -- Which calls joined a request, rather than creating it.
-CREATE INDEX request_events_call_attached ON request_events (request_id)
+CREATE INDEX request_events_call_attached ON request_events (at) INCLUDE (request_id)
     WHERE kind = 'call_attached';
 -- How long the inbox took lately.
 CREATE INDEX webhook_events_processed ON webhook_events (processed_at)

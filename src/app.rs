@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     auth::{passwords::Passwords, tokens::Tokens},
@@ -44,6 +44,8 @@ pub struct Shared {
     pub lifecycle: Lifecycle,
     /// Wakes the inbox worker of this replica.
     pub inbox_wakeup: Notify,
+    /// Reports at a time: they must leave connections for everybody else.
+    pub report_turns: Semaphore,
 }
 
 impl std::ops::Deref for App {
@@ -89,6 +91,7 @@ impl App {
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             inbox_wakeup: Notify::new(),
+            report_turns: Semaphore::new(usize::from(config.database.max_connections).div_ceil(4)),
             config,
             clock,
             metrics,

@@ -1,6 +1,6 @@
 //! The days that a report is about.
 
-use chrono::{Datelike, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -54,6 +54,21 @@ pub struct Range {
     pub to: NaiveDate,
     /// Code of the only city to report on.
     pub city: Option<String>,
+}
+
+impl Range {
+    /// A time before which the range has begun in no time zone: those of the world are at most 14 hours
+    /// ahead.
+    #[must_use]
+    pub fn begins_anywhere(&self) -> DateTime<Utc> {
+        self.from.and_time(NaiveTime::MIN).and_utc() - TimeDelta::days(1)
+    }
+
+    /// A time at which it has ended in all: at most 12 hours behind.
+    #[must_use]
+    pub fn has_ended_everywhere(&self) -> DateTime<Utc> {
+        self.to.and_time(NaiveTime::MIN).and_utc() + TimeDelta::days(2)
+    }
 }
 
 impl RangeParams {

@@ -12,7 +12,7 @@ use super::{
     model::{CallCentreRow, CampaignRow, CityRow, MasterRow, Report},
     performance::{self, PerformanceMetrics},
     range::{Range, RangeParams},
-    store,
+    store, turn,
 };
 use crate::{
     app::App,
@@ -74,8 +74,7 @@ async fn call_centre(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Json<Report<CallCentreRow>>, AppError> {
     let range = params.range()?;
-    let mut db = app.db.acquire().await?;
-    report(&range, store::call_centre(&mut db, &caller, &range).await?)
+    report(&range, store::call_centre(&mut turn(&app).await?.db, &caller, &range).await?)
 }
 
 /// Calls by city and day, as CSV
@@ -115,7 +114,7 @@ impl Batches for CallCentreDays {
         let after = from.checked_add_days(Days::new(31));
         let last = after.and_then(|after| after.pred_opt()).unwrap_or(self.range.to).min(self.range.to);
         let days = Range { from, to: last, city: self.range.city.clone() };
-        let mut rows = store::call_centre(&mut self.app.db.acquire().await?, &self.caller, &days).await?;
+        let mut rows = store::call_centre(&mut turn(&self.app).await?.db, &self.caller, &days).await?;
         rows.pop();
         self.next = after;
         Ok(Some(rows))
@@ -136,8 +135,7 @@ async fn cities(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Json<Report<CityRow>>, AppError> {
     let range = params.range()?;
-    let mut db = app.db.acquire().await?;
-    report(&range, store::cities(&mut db, &caller, &range).await?)
+    report(&range, store::cities(&mut turn(&app).await?.db, &caller, &range).await?)
 }
 
 /// Service requests and money by city, as CSV
@@ -155,7 +153,7 @@ async fn cities_csv(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Response, AppError> {
     let range = params.range()?;
-    let rows = store::cities(&mut app.db.acquire().await?, &caller, &range).await?;
+    let rows = store::cities(&mut turn(&app).await?.db, &caller, &range).await?;
     file("cities", &range, rows).await
 }
 
@@ -173,8 +171,7 @@ async fn masters(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Json<Report<MasterRow>>, AppError> {
     let range = params.range()?;
-    let mut db = app.db.acquire().await?;
-    report(&range, store::masters(&mut db, &caller, &range).await?)
+    report(&range, store::masters(&mut turn(&app).await?.db, &caller, &range).await?)
 }
 
 /// The work of masters, as CSV
@@ -192,7 +189,7 @@ async fn masters_csv(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Response, AppError> {
     let range = params.range()?;
-    let rows = store::masters(&mut app.db.acquire().await?, &caller, &range).await?;
+    let rows = store::masters(&mut turn(&app).await?.db, &caller, &range).await?;
     file("masters", &range, rows).await
 }
 
@@ -210,8 +207,7 @@ async fn campaigns(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Json<Report<CampaignRow>>, AppError> {
     let range = params.range()?;
-    let mut db = app.db.acquire().await?;
-    report(&range, store::campaigns(&mut db, &caller, &range).await?)
+    report(&range, store::campaigns(&mut turn(&app).await?.db, &caller, &range).await?)
 }
 
 /// What advertising campaigns brought, as CSV
@@ -229,7 +225,7 @@ async fn campaigns_csv(
     ValidQuery(params): ValidQuery<RangeParams>,
 ) -> Result<Response, AppError> {
     let range = params.range()?;
-    let rows = store::campaigns(&mut app.db.acquire().await?, &caller, &range).await?;
+    let rows = store::campaigns(&mut turn(&app).await?.db, &caller, &range).await?;
     file("campaigns", &range, rows).await
 }
 

@@ -1,5 +1,8 @@
 //! SQL of reports: one statement each, whose last row is the totals. The caller's scope is applied where
 //! cities enter (`span`) and, for a master, where service requests and transactions do.
+//!
+//! Each source is added up by itself and as sums, before the sums meet: a year of a large company is a
+//! million rows in each of them.
 
 use super::{
     model::{CallCentreRow, CampaignRow, CityRow, MasterRow},
@@ -11,7 +14,8 @@ use crate::{
 };
 
 /// A statement that begins with the cities of the report, `span`, and for each the times at which the
-/// range begins and ends there: a day may have 23 or 25 hours. Its first four parameters are those.
+/// range begins and ends there: a day may have 23 or 25 hours. `$1` to `$6` are its own; `$5` and `$6`
+/// hold the range of every city, as constants, from which the planner learns how many rows there will be.
 macro_rules! ranged {
     ($row:ident, $tail:literal, $range:ident, $caller:ident $(, $argument:expr)*) => {
         sqlx::query_as!(
@@ -25,7 +29,9 @@ macro_rules! ranged {
             $range.from,
             $range.to,
             $caller.city_filter() as _,
-            $range.city
+            $range.city,
+            $range.begins_anywhere(),
+            $range.has_ended_everywhere()
             $(, $argument)*
         )
     };
@@ -40,37 +46,48 @@ pub async fn call_centre(db: &mut Conn, caller: &Caller, range: &Range) -> Resul
     let (pg, telemetry) = db.parts();
     let query = ranged!(
         CallCentreRow,
-        r#"facts AS (
-               SELECT s.code, (k.received_at AT TIME ZONE s.timezone)::date AS day, k.result,
-                      CASE k.result WHEN 'answered' THEN k.wait_s END AS wait_s,
-                      CASE k.result WHEN 'answered' THEN k.talk_s END AS talk_s,
-                      r.source = 'call' AND a.entries = 0 AS created, r.id IS NOT NULL AND a.calls > 0 AS joined, r.status
+        r#"attached AS (
+               SELECT k.id, bool_or(e.diff ? 'call_key') AS joined
+                 FROM request_events e
+                 JOIN calls k ON k.request_id = e.request_id
+                             AND (e.diff -> 'call_key' ->> 1 = k.call_key OR e.diff -> 'call_id' ->> 1 = k.id::text)
+                WHERE e.kind = 'call_attached' AND e.at >= $5 AND k.received_at >= $5 AND k.received_at < $6
+                GROUP BY k.id
+           ), counts AS (
+               SELECT s.code, (k.received_at AT TIME ZONE s.timezone)::date AS day, count(*) AS incoming,
+                      count(*) FILTER (WHERE k.result = 'answered') AS answered,
+                      count(*) FILTER (WHERE k.result = 'missed') AS missed,
+                      sum(k.wait_s) FILTER (WHERE k.result = 'answered') AS wait_s,
+                      count(k.wait_s) FILTER (WHERE k.result = 'answered') AS waits,
+                      sum(k.talk_s) FILTER (WHERE k.result = 'answered') AS talk_s,
+                      count(k.talk_s) FILTER (WHERE k.result = 'answered') AS talks,
+                      count(*) FILTER (WHERE r.source = 'call' AND a.id IS NULL) AS created,
+                      count(r.id) FILTER (WHERE a.joined) AS joined,
+                      count(r.closed_at) FILTER (WHERE r.source = 'call' AND a.id IS NULL) AS finished,
+                      count(*) FILTER (WHERE r.source = 'call' AND a.id IS NULL AND r.status = 'done') AS done
                  FROM span s
                  JOIN calls k ON k.city_id = s.id AND k.received_at >= s.since AND k.received_at < s.until
+                             AND k.received_at >= $5 AND k.received_at < $6
                  LEFT JOIN requests r ON r.id = k.request_id AND r.deleted_at IS NULL
-                CROSS JOIN LATERAL (
-                     SELECT count(*) AS entries, count(e.diff -> 'call_key') AS calls FROM request_events e
-                      WHERE e.request_id = k.request_id AND e.kind = 'call_attached'
-                        AND (e.diff -> 'call_key' ->> 1 = k.call_key OR e.diff -> 'call_id' ->> 1 = k.id::text)) a
+                 LEFT JOIN attached a ON a.id = k.id
                 WHERE k.direction = 'incoming'
-           ), counts AS (
-               SELECT code, day, grouping(code) AS total, count(*) AS incoming,
-                      count(*) FILTER (WHERE result = 'answered') AS answered,
-                      count(*) FILTER (WHERE result = 'missed') AS missed,
-                      avg(wait_s) AS wait_s, avg(talk_s) AS talk_s,
-                      count(*) FILTER (WHERE created) AS created, count(*) FILTER (WHERE joined) AS joined,
-                      count(*) FILTER (WHERE created AND status IN ('done', 'refused', 'not_order')) AS finished,
-                      count(*) FILTER (WHERE created AND status = 'done') AS done
-                 FROM facts GROUP BY GROUPING SETS ((code, day), ())
+                GROUP BY s.code, day
+           ), sums AS (
+               SELECT code, day, grouping(code) AS total, COALESCE(sum(incoming), 0) AS incoming,
+                      COALESCE(sum(answered), 0) AS answered, COALESCE(sum(missed), 0) AS missed,
+                      sum(wait_s) / NULLIF(sum(waits), 0) AS wait_s, sum(talk_s) / NULLIF(sum(talks), 0) AS talk_s,
+                      COALESCE(sum(created), 0) AS created, COALESCE(sum(joined), 0) AS joined,
+                      COALESCE(sum(finished), 0) AS finished, COALESCE(sum(done), 0) AS done
+                 FROM counts GROUP BY GROUPING SETS ((code, day), ())
            )
-           SELECT code AS "city?", day AS "day?", incoming AS "incoming!", answered AS "answered!", missed AS "missed!",
-                  round(missed::numeric / NULLIF(answered + missed, 0), 4)::float8 AS "missed_ratio?",
+           SELECT code AS "city?", day AS "day?", incoming::bigint AS "incoming!", answered::bigint AS "answered!",
+                  missed::bigint AS "missed!", round(missed / NULLIF(answered + missed, 0), 4)::float8 AS "missed_ratio?",
                   round(wait_s, 1)::float8 AS "mean_answer_wait_s?", round(talk_s, 1)::float8 AS "mean_talk_s?",
-                  created AS "requests_created!", joined AS "deduplicated!",
-                  round(created::numeric / NULLIF(incoming, 0), 4)::float8 AS "request_ratio?",
-                  finished AS "requests_finished!", done AS "requests_done!",
-                  round(done::numeric / NULLIF(finished, 0), 4)::float8 AS "conversion?"
-             FROM counts ORDER BY total, day, code"#,
+                  created::bigint AS "requests_created!", joined::bigint AS "deduplicated!",
+                  round(created / NULLIF(incoming, 0), 4)::float8 AS "request_ratio?",
+                  finished::bigint AS "requests_finished!", done::bigint AS "requests_done!",
+                  round(done / NULLIF(finished, 0), 4)::float8 AS "conversion?"
+             FROM sums ORDER BY total, day, code"#,
         range,
         caller
     );
@@ -85,51 +102,65 @@ pub async fn cities(db: &mut Conn, caller: &Caller, range: &Range) -> Result<Vec
     let (pg, telemetry) = db.parts();
     let query = ranged!(
         CityRow,
-        r#"facts AS (
-               SELECT s.id AS city_id, true AS created, r.closed_at IS NULL AS open, NULL::text AS outcome,
-                      extract(epoch FROM r.first_response_at - r.created_at)::float8 AS response_s,
-                      NULL::float8 AS processing_s, NULL::numeric AS result, NULL::numeric AS handover,
-                      NULL::numeric AS revenue, NULL::numeric AS refund
+        r#"created AS (
+               SELECT s.id, count(*) AS created, count(*) FILTER (WHERE r.closed_at IS NULL) AS open,
+                      sum(extract(epoch FROM r.first_response_at - r.created_at)::float8) AS response_s,
+                      count(r.first_response_at) AS responses
                  FROM span s
                  JOIN requests r ON r.city_id = s.id AND r.created_at >= s.since AND r.created_at < s.until
-                WHERE r.deleted_at IS NULL AND ($5::bigint IS NULL OR r.master_id = $5)
-               UNION ALL
-               SELECT s.id, false, false, r.status, NULL,
-                      CASE r.status WHEN 'done' THEN extract(epoch FROM r.closed_at - r.created_at)::float8 END,
-                      r.result, r.handover, NULL, NULL
+                                AND r.created_at >= $5 AND r.created_at < $6
+                WHERE r.deleted_at IS NULL AND ($7::bigint IS NULL OR r.master_id = $7)
+                GROUP BY s.id
+           ), closed AS (
+               SELECT s.id, r.status, r.result, r.handover,
+                      CASE r.status WHEN 'done' THEN extract(epoch FROM r.closed_at - r.created_at)::float8 END AS took_s
                  FROM span s
                  JOIN requests r ON r.city_id = s.id AND r.closed_at >= s.since AND r.closed_at < s.until
-                WHERE r.deleted_at IS NULL AND ($5::bigint IS NULL OR r.master_id = $5)
-               UNION ALL
-               SELECT s.id, false, false, NULL, NULL, NULL, NULL, NULL,
-                      CASE WHEN tt.code = 'income' AND t.reverses_id IS NULL THEN t.amount END,
-                      CASE WHEN ot.code = 'income' THEN -t.amount END
+                                AND r.closed_at >= $5 AND r.closed_at < $6
+                WHERE r.deleted_at IS NULL AND ($7::bigint IS NULL OR r.master_id = $7)
+           ), ended AS (
+               SELECT id, count(*) FILTER (WHERE status = 'done') AS done, count(*) FILTER (WHERE status = 'refused') AS refused,
+                      count(*) FILTER (WHERE status = 'not_order') AS not_order, count(*) AS finished,
+                      sum(took_s) AS took_s, sum(result) AS result, sum(handover) AS handover
+                 FROM closed GROUP BY id
+           ), medians AS (
+               SELECT id, percentile_cont(0.5) WITHIN GROUP (ORDER BY took_s) AS median_s
+                 FROM closed WHERE took_s IS NOT NULL GROUP BY GROUPING SETS ((id), ())
+           ), ledger AS (
+               SELECT s.id, sum(CASE WHEN t.reverses_id IS NULL AND t.type_id = (SELECT id FROM transaction_types WHERE code = 'income')
+                                     THEN t.amount END) AS revenue,
+                      sum(CASE WHEN t.reverses_id IS NOT NULL
+                                AND (SELECT tt.code FROM transactions o JOIN transaction_types tt ON tt.id = o.type_id
+                                      WHERE o.id = t.reverses_id) = 'income'
+                               THEN -t.amount END) AS refunds
                  FROM span s
-                 JOIN transactions t ON t.city_id = s.id AND t.at >= s.since AND t.at < s.until
-                 JOIN transaction_types tt ON tt.id = t.type_id
-                 LEFT JOIN transactions o ON o.id = t.reverses_id
-                 LEFT JOIN transaction_types ot ON ot.id = o.type_id
-                WHERE $5::bigint IS NULL OR t.master_id = $5
-           ), counts AS (
-               SELECT s.code, grouping(s.code) AS total, count(*) FILTER (WHERE f.created) AS created,
-                      count(*) FILTER (WHERE f.open) AS open, count(*) FILTER (WHERE f.outcome = 'done') AS done,
-                      count(*) FILTER (WHERE f.outcome = 'refused') AS refused,
-                      count(*) FILTER (WHERE f.outcome = 'not_order') AS not_order, count(f.outcome) AS finished,
-                      avg(f.response_s) AS response_s, avg(f.processing_s) AS processing_s,
-                      percentile_cont(0.5) WITHIN GROUP (ORDER BY f.processing_s) AS median_s,
-                      sum(f.revenue) AS revenue, sum(f.refund) AS refunds, avg(f.result) AS ticket, sum(f.handover) AS handover
-                 FROM span s LEFT JOIN facts f ON f.city_id = s.id
-                WHERE $5::bigint IS NULL OR f.city_id IS NOT NULL
-                GROUP BY GROUPING SETS ((s.code), ())
+                 JOIN transactions t ON t.city_id = s.id AND t.at >= s.since AND t.at < s.until AND t.at >= $5 AND t.at < $6
+                WHERE $7::bigint IS NULL OR t.master_id = $7
+                GROUP BY s.id
+           ), sums AS (
+               SELECT s.code, s.id, grouping(s.code) AS total, COALESCE(sum(c.created), 0) AS created,
+                      COALESCE(sum(c.open), 0) AS open, COALESCE(sum(e.done), 0) AS done,
+                      COALESCE(sum(e.refused), 0) AS refused, COALESCE(sum(e.not_order), 0) AS not_order,
+                      sum(e.finished) AS finished, sum(c.response_s) / NULLIF(sum(c.responses), 0)::float8 AS response_s,
+                      sum(e.took_s) / NULLIF(sum(e.done), 0)::float8 AS took_s, COALESCE(sum(l.revenue), 0) AS revenue,
+                      COALESCE(sum(l.refunds), 0) AS refunds, sum(e.result) AS result, COALESCE(sum(e.handover), 0) AS handover
+                 FROM span s
+                 LEFT JOIN created c ON c.id = s.id
+                 LEFT JOIN ended e ON e.id = s.id
+                 LEFT JOIN ledger l ON l.id = s.id
+                WHERE $7::bigint IS NULL OR COALESCE(c.id, e.id, l.id) IS NOT NULL
+                GROUP BY GROUPING SETS ((s.code, s.id), ())
            )
-           SELECT code AS "city?", created AS "created!", open AS "open!", done AS "done!", refused AS "refused!",
-                  not_order AS "not_order!", round(done::numeric / NULLIF(finished, 0), 4)::float8 AS "conversion?",
-                  round(response_s::numeric, 1)::float8 AS "mean_first_response_s?",
-                  round(processing_s::numeric, 1)::float8 AS "mean_processing_s?",
-                  round(median_s::numeric, 1)::float8 AS "median_processing_s?",
-                  COALESCE(revenue, 0) AS "revenue!", COALESCE(refunds, 0) AS "refunds!",
-                  round(ticket, 2) AS "average_ticket?", COALESCE(handover, 0) AS "handover!"
-             FROM counts ORDER BY total, code"#,
+           SELECT u.code AS "city?", u.created::bigint AS "created!", u.open::bigint AS "open!", u.done::bigint AS "done!",
+                  u.refused::bigint AS "refused!", u.not_order::bigint AS "not_order!",
+                  round(u.done / NULLIF(u.finished, 0), 4)::float8 AS "conversion?",
+                  round(u.response_s::numeric, 1)::float8 AS "mean_first_response_s?",
+                  round(u.took_s::numeric, 1)::float8 AS "mean_processing_s?",
+                  round(m.median_s::numeric, 1)::float8 AS "median_processing_s?",
+                  u.revenue AS "revenue!", u.refunds AS "refunds!",
+                  round(u.result / NULLIF(u.done, 0), 2) AS "average_ticket?", u.handover AS "handover!"
+             FROM sums u LEFT JOIN medians m ON m.id IS NOT DISTINCT FROM u.id
+            ORDER BY u.total, u.code"#,
         range,
         caller,
         caller.master_filter()
@@ -145,41 +176,46 @@ pub async fn masters(db: &mut Conn, caller: &Caller, range: &Range) -> Result<Ve
     let (pg, telemetry) = db.parts();
     let query = ranged!(
         MasterRow,
-        r#"facts AS (
-               SELECT (e.diff -> 'master_id' ->> 1)::bigint AS master_id, true AS assigned, NULL::text AS outcome,
-                      NULL::numeric AS result, NULL::numeric AS net, NULL::numeric AS handover, NULL::float8 AS work_s
+        r#"offers AS (
+               SELECT (e.diff -> 'master_id' ->> 1)::bigint AS master_id, count(*) AS assigned
                  FROM request_events e
                  JOIN requests r ON r.id = e.request_id AND r.deleted_at IS NULL
                  JOIN span s ON s.id = r.city_id AND e.at >= s.since AND e.at < s.until
-                WHERE e.kind = 'transition' AND e.to_status = 'offered'
-                  AND e.at >= (SELECT min(since) FROM span) AND e.at < (SELECT max(until) FROM span)
-               UNION ALL
-               SELECT r.master_id, false, r.status, r.result, r.net, r.handover,
-                      CASE r.status WHEN 'done' THEN extract(epoch FROM r.closed_at - (
-                          SELECT max(e.at) FROM request_events e
-                           WHERE e.request_id = r.id AND e.kind = 'transition' AND e.to_status = 'accepted'))::float8 END
+                WHERE e.kind = 'transition' AND e.to_status = 'offered' AND e.at >= $5 AND e.at < $6
+                  AND ($7::bigint IS NULL OR (e.diff -> 'master_id' ->> 1)::bigint = $7)
+                GROUP BY 1
+           ), ended AS (
+               SELECT r.master_id, count(*) FILTER (WHERE r.status = 'done') AS done,
+                      count(*) FILTER (WHERE r.status = 'refused') AS refused, sum(r.result) AS result, sum(r.net) AS net,
+                      sum(r.handover) AS handover, sum(extract(epoch FROM w.took)) AS work_s, count(w.took) AS works
                  FROM span s
                  JOIN requests r ON r.city_id = s.id AND r.closed_at >= s.since AND r.closed_at < s.until
-                WHERE r.deleted_at IS NULL AND r.master_id IS NOT NULL
-           ), people AS (
-               SELECT u.id, u.name FROM users u
-                WHERE ($5::bigint IS NULL OR u.id = $5)
-                  AND (u.role = 'master' AND EXISTS (SELECT FROM user_cities uc JOIN span s ON s.id = uc.city_id WHERE uc.user_id = u.id)
-                       OR EXISTS (SELECT FROM facts f WHERE f.master_id = u.id))
-           ), counts AS (
-               SELECT p.id, p.name, grouping(p.id) AS total, count(*) FILTER (WHERE f.assigned) AS assigned,
-                      count(*) FILTER (WHERE f.outcome = 'done') AS done,
-                      count(*) FILTER (WHERE f.outcome = 'refused') AS refused,
-                      sum(f.result) AS result, sum(f.net) AS net, sum(f.handover) AS handover,
-                      avg(f.result) AS ticket, avg(f.work_s) AS work_s
-                 FROM people p LEFT JOIN facts f ON f.master_id = p.id
-                GROUP BY GROUPING SETS ((p.id, p.name), ())
+                                AND r.closed_at >= $5 AND r.closed_at < $6
+                CROSS JOIN LATERAL (
+                     SELECT CASE r.status WHEN 'done' THEN r.closed_at - (
+                                SELECT max(e.at) FROM request_events e
+                                 WHERE e.request_id = r.id AND e.kind = 'transition' AND e.to_status = 'accepted') END AS took) w
+                WHERE r.deleted_at IS NULL AND r.master_id IS NOT NULL AND ($7::bigint IS NULL OR r.master_id = $7)
+                GROUP BY r.master_id
+           ), sums AS (
+               SELECT u.id, u.name, grouping(u.id) AS total, COALESCE(sum(o.assigned), 0) AS assigned,
+                      COALESCE(sum(e.done), 0) AS done, COALESCE(sum(e.refused), 0) AS refused,
+                      COALESCE(sum(e.result), 0) AS result, COALESCE(sum(e.net), 0) AS net,
+                      COALESCE(sum(e.handover), 0) AS handover, sum(e.work_s) / NULLIF(sum(e.works), 0) AS work_s
+                 FROM users u
+                 LEFT JOIN offers o ON o.master_id = u.id
+                 LEFT JOIN ended e ON e.master_id = u.id
+                WHERE ($7::bigint IS NULL OR u.id = $7)
+                  AND (o.master_id IS NOT NULL OR e.master_id IS NOT NULL
+                       OR u.role = 'master'
+                          AND EXISTS (SELECT FROM user_cities uc JOIN span s ON s.id = uc.city_id WHERE uc.user_id = u.id))
+                GROUP BY GROUPING SETS ((u.id, u.name), ())
            )
-           SELECT id AS "master_id?", name AS "name?", assigned AS "assigned!", done AS "done!", refused AS "refused!",
-                  round(done::numeric / NULLIF(done + refused, 0), 4)::float8 AS "conversion?",
-                  COALESCE(result, 0) AS "result!", COALESCE(net, 0) AS "net!", COALESCE(handover, 0) AS "handover!",
-                  round(ticket, 2) AS "average_ticket?", round(work_s::numeric, 1)::float8 AS "mean_work_s?"
-             FROM counts ORDER BY total, name, id"#,
+           SELECT id AS "master_id?", name AS "name?", assigned::bigint AS "assigned!", done::bigint AS "done!",
+                  refused::bigint AS "refused!", round(done / NULLIF(done + refused, 0), 4)::float8 AS "conversion?",
+                  result AS "result!", net AS "net!", handover AS "handover!",
+                  round(result / NULLIF(done, 0), 2) AS "average_ticket?", round(work_s, 1)::float8 AS "mean_work_s?"
+             FROM sums ORDER BY total, name, id"#,
         range,
         caller,
         caller.master_filter()
@@ -195,45 +231,59 @@ pub async fn campaigns(db: &mut Conn, caller: &Caller, range: &Range) -> Result<
     let (pg, telemetry) = db.parts();
     let query = ranged!(
         CampaignRow,
-        r#"facts AS (
-               SELECT k.campaign_id, 1 AS call, 0 AS request, NULL::text AS outcome, NULL::numeric AS revenue,
-                      NULL::numeric AS refund
-                 FROM span s JOIN calls k ON k.city_id = s.id AND k.received_at >= s.since AND k.received_at < s.until
-                WHERE $5::bigint IS NULL AND k.direction = 'incoming' AND k.campaign_id IS NOT NULL
-               UNION ALL
-               SELECT r.campaign_id, 0, 1, NULL, NULL, NULL
-                 FROM span s JOIN requests r ON r.city_id = s.id AND r.created_at >= s.since AND r.created_at < s.until
-                WHERE r.deleted_at IS NULL AND r.campaign_id IS NOT NULL AND ($5::bigint IS NULL OR r.master_id = $5)
-               UNION ALL
-               SELECT r.campaign_id, 0, 0, r.status, NULL, NULL
-                 FROM span s JOIN requests r ON r.city_id = s.id AND r.closed_at >= s.since AND r.closed_at < s.until
-                WHERE r.deleted_at IS NULL AND r.campaign_id IS NOT NULL AND ($5::bigint IS NULL OR r.master_id = $5)
-               UNION ALL
-               SELECT r.campaign_id, 0, 0, NULL, CASE WHEN tt.code = 'income' AND t.reverses_id IS NULL THEN t.amount END,
-                      CASE WHEN ot.code = 'income' THEN -t.amount END
+        r#"heard AS (
+               SELECT k.campaign_id, count(*) AS calls
                  FROM span s
-                 JOIN transactions t ON t.city_id = s.id AND t.at >= s.since AND t.at < s.until
-                 JOIN requests r ON r.id = t.request_id AND r.campaign_id IS NOT NULL
-                 JOIN transaction_types tt ON tt.id = t.type_id
-                 LEFT JOIN transactions o ON o.id = t.reverses_id
-                 LEFT JOIN transaction_types ot ON ot.id = o.type_id
-                WHERE $5::bigint IS NULL OR t.master_id = $5
-           ), counts AS (
-               SELECT s.code, ca.code AS campaign, grouping(ca.code) AS total, sum(f.call) AS calls, sum(f.request) AS requests,
-                      count(*) FILTER (WHERE f.outcome = 'done') AS done, count(f.outcome) AS finished,
-                      sum(f.revenue) AS revenue, sum(f.refund) AS refunds
+                 JOIN calls k ON k.city_id = s.id AND k.received_at >= s.since AND k.received_at < s.until
+                             AND k.received_at >= $5 AND k.received_at < $6
+                WHERE k.direction = 'incoming' AND $7::bigint IS NULL
+                GROUP BY k.campaign_id
+           ), created AS (
+               SELECT r.campaign_id, count(*) AS requests
+                 FROM span s
+                 JOIN requests r ON r.city_id = s.id AND r.created_at >= s.since AND r.created_at < s.until
+                                AND r.created_at >= $5 AND r.created_at < $6
+                WHERE r.deleted_at IS NULL AND ($7::bigint IS NULL OR r.master_id = $7)
+                GROUP BY r.campaign_id
+           ), ended AS (
+               SELECT r.campaign_id, count(*) FILTER (WHERE r.status = 'done') AS done, count(*) AS finished
+                 FROM span s
+                 JOIN requests r ON r.city_id = s.id AND r.closed_at >= s.since AND r.closed_at < s.until
+                                AND r.closed_at >= $5 AND r.closed_at < $6
+                WHERE r.deleted_at IS NULL AND ($7::bigint IS NULL OR r.master_id = $7)
+                GROUP BY r.campaign_id
+           ), ledger AS (
+               SELECT r.campaign_id,
+                      sum(CASE WHEN t.reverses_id IS NULL AND t.type_id = (SELECT id FROM transaction_types WHERE code = 'income')
+                               THEN t.amount END) AS revenue,
+                      sum(CASE WHEN t.reverses_id IS NOT NULL
+                                AND (SELECT tt.code FROM transactions o JOIN transaction_types tt ON tt.id = o.type_id
+                                      WHERE o.id = t.reverses_id) = 'income'
+                               THEN -t.amount END) AS refunds
+                 FROM span s
+                 JOIN transactions t ON t.city_id = s.id AND t.at >= s.since AND t.at < s.until AND t.at >= $5 AND t.at < $6
+                 JOIN requests r ON r.id = t.request_id
+                WHERE $7::bigint IS NULL OR t.master_id = $7
+                GROUP BY r.campaign_id
+           ), sums AS (
+               SELECT s.code, ca.code AS campaign, grouping(ca.code) AS total, COALESCE(sum(h.calls), 0) AS calls,
+                      COALESCE(sum(c.requests), 0) AS requests, COALESCE(sum(e.done), 0) AS done,
+                      COALESCE(sum(e.finished), 0) AS finished, COALESCE(sum(l.revenue), 0) AS revenue,
+                      COALESCE(sum(l.refunds), 0) AS refunds
                  FROM span s
                  JOIN advertising_campaigns ca ON ca.city_id = s.id
-                 LEFT JOIN facts f ON f.campaign_id = ca.id
-                WHERE $5::bigint IS NULL OR f.campaign_id IS NOT NULL
+                 LEFT JOIN heard h ON h.campaign_id = ca.id
+                 LEFT JOIN created c ON c.campaign_id = ca.id
+                 LEFT JOIN ended e ON e.campaign_id = ca.id
+                 LEFT JOIN ledger l ON l.campaign_id = ca.id
+                WHERE $7::bigint IS NULL OR COALESCE(c.campaign_id, e.campaign_id, l.campaign_id) IS NOT NULL
                 GROUP BY GROUPING SETS ((s.code, ca.code), ())
            )
-           SELECT code AS "city?", campaign AS "campaign?",
-                  CASE WHEN $5::bigint IS NULL THEN COALESCE(calls, 0) END AS "calls?",
-                  COALESCE(requests, 0) AS "requests!", done AS "done!", finished AS "finished!",
-                  round(done::numeric / NULLIF(finished, 0), 4)::float8 AS "conversion?",
-                  COALESCE(revenue, 0) AS "revenue!", COALESCE(refunds, 0) AS "refunds!"
-             FROM counts ORDER BY total, code, campaign"#,
+           SELECT code AS "city?", campaign AS "campaign?", CASE WHEN $7::bigint IS NULL THEN calls::bigint END AS "calls?",
+                  requests::bigint AS "requests!", done::bigint AS "done!", finished::bigint AS "finished!",
+                  round(done / NULLIF(finished, 0), 4)::float8 AS "conversion?",
+                  revenue AS "revenue!", refunds AS "refunds!"
+             FROM sums ORDER BY total, code, campaign"#,
         range,
         caller,
         caller.master_filter()

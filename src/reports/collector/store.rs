@@ -222,22 +222,27 @@ async fn calls(
     let operation = DbOperation::CollectorCompute;
     // As the report on the call centre has it.
     let query = days!(
-        r#"SELECT s.id, k.received_at >= s.today AS "today!", count(*) AS "incoming!",
+        r#", attached AS (
+               SELECT k.id, bool_or(e.diff ? 'call_key') AS joined
+                 FROM request_events e
+                 JOIN calls k ON k.request_id = e.request_id
+                             AND (e.diff -> 'call_key' ->> 1 = k.call_key OR e.diff -> 'call_id' ->> 1 = k.id::text)
+                WHERE e.kind = 'call_attached' AND e.at >= (SELECT min(since) FROM span)
+                GROUP BY k.id
+           )
+           SELECT s.id, k.received_at >= s.today AS "today!", count(*) AS "incoming!",
                   count(*) FILTER (WHERE k.result = 'answered') AS "answered!",
                   count(*) FILTER (WHERE k.result = 'missed') AS "missed!",
                   COALESCE(sum(k.wait_s) FILTER (WHERE k.result = 'answered'), 0)::bigint AS "wait_s!",
                   count(k.wait_s) FILTER (WHERE k.result = 'answered') AS "waits!",
                   COALESCE(sum(k.talk_s) FILTER (WHERE k.result = 'answered'), 0)::bigint AS "talk_s!",
                   count(k.talk_s) FILTER (WHERE k.result = 'answered') AS "talks!",
-                  count(*) FILTER (WHERE r.source = 'call' AND a.entries = 0) AS "created!",
-                  count(*) FILTER (WHERE r.id IS NOT NULL AND a.calls > 0) AS "deduplicated!"
+                  count(*) FILTER (WHERE r.source = 'call' AND a.id IS NULL) AS "created!",
+                  count(r.id) FILTER (WHERE a.joined) AS "deduplicated!"
              FROM span s
              JOIN calls k ON k.city_id = s.id AND k.received_at >= s.since
              LEFT JOIN requests r ON r.id = k.request_id AND r.deleted_at IS NULL
-            CROSS JOIN LATERAL (
-                 SELECT count(*) AS entries, count(e.diff -> 'call_key') AS calls FROM request_events e
-                  WHERE e.request_id = k.request_id AND e.kind = 'call_attached'
-                    AND (e.diff -> 'call_key' ->> 1 = k.call_key OR e.diff -> 'call_id' ->> 1 = k.id::text)) AS a
+             LEFT JOIN attached a ON a.id = k.id
             WHERE k.direction = 'incoming'
             GROUP BY s.id, 2"#,
         now
