@@ -6,7 +6,7 @@ ALTER TABLE cities ADD CONSTRAINT cities_timezone_known
     CHECK ((timestamptz '2000-01-01 00:00:00+00' AT TIME ZONE timezone) IS NOT NULL);
 
 -- What finished on the days of a report.
-CREATE INDEX requests_city_closed ON requests (city_id, closed_at)
+CREATE INDEX requests_closed ON requests (closed_at, city_id)
     WHERE deleted_at IS NULL AND closed_at IS NOT NULL;
 -- What is open now: few rows of a large table, looked at every few seconds.
 CREATE INDEX requests_city_open ON requests (city_id, status, created_at)

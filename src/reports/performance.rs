@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::proto::Metric;
+use prometheus::proto::{Metric, MetricFamily};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -111,7 +111,7 @@ pub fn read(metrics: &Metrics) -> PerformanceMetrics {
     let since_start_s = metrics.age().as_secs_f64();
     let (mut all, mut by_operation) = (Counts::default(), BTreeMap::<(String, String), Counts>::new());
     let family = metrics.family(DURATION);
-    for metric in family.iter().flat_map(|family| family.get_metric()) {
+    for metric in family.iter().flat_map(MetricFamily::get_metric) {
         let label = |name: &str| {
             let pair = metric.get_label().iter().find(|pair| pair.name() == name);
             pair.map(|pair| pair.value().to_owned()).unwrap_or_default()
