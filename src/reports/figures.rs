@@ -1,5 +1,7 @@
 //! The business metrics as they are stored: plain sums by city, so that those of any set of cities are
 //! their sums. A median has no sum; what is kept of durations is how many fell into which narrow step.
+//!
+//! While one version replaces another, each reads what the other wrote: what is new has a default.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ pub const STEP: f64 = 1.05;
 
 /// All of them, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Figures {
     /// By city id.
     pub cities: BTreeMap<i64, CityFigures>,
@@ -28,6 +31,7 @@ pub struct Figures {
 
 /// Those of one city.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CityFigures {
     /// Its code.
     pub code: String,
@@ -45,6 +49,7 @@ pub struct CityFigures {
 
 /// What happened on some days.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tally {
     pub created_by_source: BTreeMap<String, i64>,
     pub created_by_type: BTreeMap<String, i64>,
@@ -61,12 +66,12 @@ pub struct Tally {
     pub revenue: Decimal,
     pub refunds: Decimal,
     /// Broken promises by the code of the policy.
-    #[serde(default)]
     pub sla_breaches: BTreeMap<String, i64>,
 }
 
 /// Incoming calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Calls {
     pub incoming: i64,
     pub answered: i64,
@@ -104,6 +109,7 @@ pub struct ActiveUsers {
 
 /// Calls that wait in triage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Triage {
     pub unknown_line: i64,
     pub unknown_caller: i64,
@@ -111,6 +117,7 @@ pub struct Triage {
 
 /// The inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Webhooks {
     /// Events that wait.
     pub pending: i64,

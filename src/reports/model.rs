@@ -28,8 +28,10 @@ pub(super) fn optional_rubles<S: Serializer>(amount: &Option<Decimal>, serialize
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Report<T> {
     /// First day.
+    #[schema(example = "2026-10-01")]
     pub from: NaiveDate,
     /// Last day, included.
+    #[schema(example = "2026-10-31")]
     pub to: NaiveDate,
     /// The figures, line by line.
     pub rows: Vec<T>,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use switchboard::{
     auth::{Role, passwords},
     config::Secret,
+    db::Conn,
 };
 
 use crate::support::{
@@ -624,6 +625,29 @@ async fn a_range_that_is_none_is_named() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_few_at_a_time_and_have_more_time_than_others() {
+    let app = TestApp::start().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    let path = format!("/api/v1/reports/cities?{OCTOBER}");
+    let turns = app.app.report_turns.acquire_many(3).await.unwrap();
+    let busy = admin.get(&path).await;
+    assert_eq!(busy.header("retry-after"), "1");
+    busy.problem(503, "overloaded");
+    admin.get("/api/v1/requests").await.expect(200);
+    drop(turns);
+    admin.get(&path).await.expect(200);
+    assert_eq!(app.app.report_turns.available_permits(), 3, "what was taken was given back");
+
+    let limit = async |db: &mut Conn| -> String {
+        sqlx::query_scalar("SHOW statement_timeout").fetch_one(db.parts().0).await.unwrap()
+    };
+    let mut long = app.app.db.begin_long().await.unwrap();
+    assert_eq!(limit(&mut long).await, "9s");
+    drop(long);
+    assert_eq!(limit(&mut app.app.db.acquire().await.unwrap()).await, "3s", "the connection is as it was");
 }
 
 /// Many service requests of Moscow, newest last, with long texts, and one of Kazan.
