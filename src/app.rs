@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     auth::{passwords::Passwords, tokens::Tokens},
@@ -47,6 +47,8 @@ pub struct Shared {
     pub inbox_wakeup: Notify,
     /// Who listens to live events on this replica.
     pub events: Hub,
+    /// Reports at a time: they must leave connections for everybody else.
+    pub report_turns: Semaphore,
 }
 
 impl std::ops::Deref for App {
@@ -93,6 +95,7 @@ impl App {
             lifecycle: Lifecycle::default(),
             inbox_wakeup: Notify::new(),
             events: Hub::new(config.events.buffer),
+            report_turns: Semaphore::new(usize::from(config.database.max_connections).div_ceil(4)),
             config,
             clock,
             metrics,

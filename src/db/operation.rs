@@ -20,6 +20,7 @@ macro_rules! operations {
 operations! {
     Begin = "begin" "BEGIN" "transaction";
     Commit = "commit" "COMMIT" "transaction";
+    Limits = "limits" "SELECT" "pg_settings";
     Election = "election" "SELECT" "pg_locks";
     SessionCreate = "session_create" "INSERT" "sessions";
     SessionPrincipal = "session_principal" "SELECT" "sessions";
@@ -66,4 +67,11 @@ operations! {
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
     CampaignByLine = "campaign_by_line" "SELECT" "campaign_numbers";
+    ReportCallCentre = "report_call_centre" "SELECT" "calls";
+    ReportCities = "report_cities" "SELECT" "requests";
+    ReportMasters = "report_masters" "SELECT" "requests";
+    ReportCampaigns = "report_campaigns" "SELECT" "requests";
+    CollectorCompute = "collector_compute" "SELECT" "requests";
+    CollectorKeep = "collector_keep" "INSERT" "collector_snapshots";
+    CollectorRead = "collector_read" "SELECT" "collector_snapshots";
 }

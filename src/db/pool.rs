@@ -31,6 +31,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long a pooled connection may take to answer a ping; one that takes longer is thrown away.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// See [`Db::begin_long`].
+const LONG: u32 = 3;
+
 async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
     tokio::time::timeout(PING_TIMEOUT, connection.ping()).await.map_err(late)?
@@ -195,6 +198,24 @@ impl Db {
         let begin = async { Transaction::begin(connection, None).await.map(Begun) };
         let Begun(transaction) = self.telemetry.run(DbOperation::Begin, begin).await?;
         Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone(), _lent: Some(lent) }))
+    }
+
+    /// A transaction whose statements may take [`LONG`] times as long as others, with the memory to sort
+    /// in: for reports, which read much. [`crate::reports::turn`] sees to it that they are few at a time.
+    ///
+    /// # Errors
+    /// As [`Db::begin`].
+    pub async fn begin_long(&self) -> Result<Tx, DbError> {
+        let mut tx = self.begin().await?;
+        tx.0.telemetry.timeout *= LONG;
+        let limit = format!("{}ms", tx.0.telemetry.timeout.as_millis());
+        let (pg, telemetry) = tx.parts();
+        let query = sqlx::query!(
+            "SELECT set_config('statement_timeout', $1, true) AS timeout, set_config('work_mem', '32MB', true) AS memory",
+            limit
+        );
+        telemetry.run(DbOperation::Limits, query.map(drop).fetch_one(pg)).await?;
+        Ok(tx)
     }
 
     async fn check_out(&self) -> Result<(PoolConnection<Postgres>, Lent), DbError> {

@@ -15,6 +15,7 @@ use super::labels::{
     RateLimitScope, RejectionReason, Route, SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
+    auth::Role,
     calls::{
         facts::{CallResult, Direction},
         providers::Provider,
@@ -294,6 +295,21 @@ catalogue! {
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }
         "Income reversed when a finished service request was reopened.";
 
+    gauge requests_open = "switchboard_service_requests_open" { status: RequestStatus }
+        "Service requests that are not finished, by state; absent until the collector's first round.";
+    gauge request_oldest_open = "switchboard_service_request_oldest_open_timestamp_seconds" { status: RequestStatus }
+        "Creation of the oldest unfinished service request in a state; absent where there is none.";
+    gauge requests_stuck = "switchboard_service_requests_stuck" { status: RequestStatus }
+        "Service requests that are in a state for longer than they should be.";
+    gauge active_users = "switchboard_active_users" { role: Role }
+        "Users with a live session; absent until the collector's first round.";
+    gauge collector_last_success = "switchboard_collector_last_success_timestamp_seconds" {}
+        "When the figures of the collector were true that this replica exports; absent until there are any.";
+    histogram collector_duration = "switchboard_collector_duration_seconds" (OPERATION_SECONDS) [zero] {}
+        "Duration of the collector's rounds, on the replica that is elected.";
+    counter collector_errors = "switchboard_collector_errors_total" [zero] {}
+        "Rounds of the collector that failed, and failed readings of its figures.";
+
     histogram db_operation_duration = "db_client_operation_duration_seconds" (OPERATION_SECONDS) [zero] { operation: DbOperation }
         "Duration of database operations.";
     counter db_errors = "db_client_errors_total" [zero] { sqlstate_class: SqlstateClass }
@@ -344,6 +360,14 @@ catalogue! {
         "Sampled spans that did not reach the collector.";
     gauge build_info = "build_info" { version: &BuildLabel, revision: &BuildLabel, rustc: &BuildLabel }
         "Always 1; its labels say what is running.";
+}
+
+impl Vectors {
+    /// Takes the series away: no service request is in this state.
+    pub fn forget_request_oldest_open(&self, status: RequestStatus) {
+        // That it was not there is no error.
+        let _ = self.request_oldest_open.remove_label_values(&[status.value()]);
+    }
 }
 
 /// One fact about the build.

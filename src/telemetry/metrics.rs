@@ -1,9 +1,15 @@
 //! One registry per App: the catalogue's vectors, the dictionary codes seen so far, and the text
 //! that Prometheus reads. Never a global, so that tests in parallel can assert exact counts.
 
-use std::{ops::Deref, sync::Mutex};
+use std::{
+    ops::Deref,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
-use prometheus::{Encoder, IntCounter, Registry, TextEncoder, process_collector::ProcessCollector};
+use prometheus::{
+    Encoder, IntCounter, Registry, TextEncoder, process_collector::ProcessCollector, proto::MetricFamily,
+};
 
 use super::{
     ProcessCounters,
@@ -26,6 +32,7 @@ pub struct Metrics {
     counters: ProcessCounters,
     /// Only one scrape at a time may carry process counters over.
     scrape: Mutex<()>,
+    started: Instant,
 }
 
 impl Deref for Metrics {
@@ -74,6 +81,7 @@ impl Metrics {
             request_types: Codes::default(),
             counters,
             scrape: Mutex::new(()),
+            started: Instant::now(),
         })
     }
 
@@ -116,6 +124,18 @@ impl Metrics {
                 let _ = self.http_request_duration(method, &route, Status::from(status));
             }
         }
+    }
+
+    /// How long these metrics have been counting.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// One family as it is now, for what is computed from it within the process.
+    #[must_use]
+    pub fn family(&self, name: &str) -> Option<MetricFamily> {
+        self.registry.gather().into_iter().find(|family| family.name() == name)
     }
 
     /// The exposition in Prometheus' text format.

@@ -1,4 +1,5 @@
-//! What runs beside the requests: the webhook inbox, and the sampler of gauges that nobody else sets.
+//! What runs beside the requests: the webhook inbox, the collector of business metrics, and the sampler
+//! of gauges that nobody else sets.
 
 pub mod elected;
 
@@ -14,7 +15,9 @@ use crate::{
         inbox::{self, Progress},
         providers::Provider,
     },
-    events, sla,
+    events,
+    reports::collector,
+    sla,
 };
 
 /// How often backlog and Redis are looked at.
@@ -30,6 +33,8 @@ pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
     app.lifecycle.spawn(supervise("sla", app.clone(), run_sla));
     app.lifecycle.spawn(supervise("events", app.clone(), events::tailer::run));
+    app.lifecycle.spawn(supervise("collector", app.clone(), collector::lead));
+    app.lifecycle.spawn(supervise("collector's reader", app.clone(), collector::follow));
 }
 
 /// Runs a worker until it ends by itself; one that panics is reported and started again. Without
