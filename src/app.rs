@@ -21,6 +21,7 @@ use crate::{
         labels::{Dependency, RateLimitScope},
         metrics::Metrics,
     },
+    users::passport::Vault,
 };
 
 /// The state of one server; cheap to clone.
@@ -38,6 +39,8 @@ pub struct Shared {
     pub redis: Option<RedisClient>,
     pub tokens: Tokens,
     pub passwords: Passwords,
+    /// `None` when no key is configured.
+    pub passports: Option<Vault>,
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
     pub readiness: Readiness,
@@ -78,6 +81,7 @@ impl App {
         });
         Ok(Self(Arc::new(Shared {
             tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
+            passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,
             login_limit: Limit::per_minute(
                 RateLimitScope::LoginIp,

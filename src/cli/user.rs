@@ -68,7 +68,7 @@ pub async fn run(command: UserCommand, mut settings: Settings) -> anyhow::Result
         "--share: must be between 0 and 1"
     );
     ensure!(role == Role::Admin || !cities.is_empty(), "--city: everyone but an admin works in some city");
-    let password = read_password()?;
+    let password = read_password(&login)?;
     let hash = passwords::hash(&config.password.pepper, config.password.cost, &password)?;
 
     let database = database::open_or_join(&config).await?;
@@ -97,14 +97,15 @@ async fn create(app: &App, user: &NewUser<'_>) -> anyhow::Result<i64> {
     })
 }
 
-fn read_password() -> anyhow::Result<String> {
+fn read_password(login: &str) -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
         eprintln!("Password, then Enter and Ctrl-D (it is shown; better pipe it in):");
     }
     let mut text = String::new();
     std::io::stdin().take(4_096).read_to_string(&mut text).context("reading the password from standard input")?;
     let password = text.trim_end_matches(['\n', '\r']).to_owned();
-    let length = password.chars().count();
-    ensure!(passwords::LENGTH.contains(&length), "the password must have 8 to 128 characters; it has {length}");
+    if let Some(objection) = passwords::objection(&password, login) {
+        bail!("the password {objection}");
+    }
     Ok(password)
 }
