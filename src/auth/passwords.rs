@@ -169,7 +169,9 @@ mod tests {
 
     #[test]
     fn what_everybody_tries_first_is_no_password() {
-        for weak in ["password1", "PassWord1", "qwerty123", "Йцукенгш", "aaaaaaaa", "abababab", "olga.petrova", "        "] {
+        for weak in
+            ["password1", "PassWord1", "qwerty123", "Йцукенгш", "aaaaaaaa", "abababab", "olga.petrova", "        "]
+        {
             assert!(objection(weak, "olga.petrova").is_some(), "{weak}");
         }
         for wrong in ["1234567", "", &"x1y".repeat(43), "a\0bcdefgh"] {

@@ -142,8 +142,7 @@ pub struct OwnPassword {
 /// As the database.
 pub async fn own_password(db: &mut Conn, user_id: i64) -> Result<Option<OwnPassword>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query =
-        sqlx::query_as!(OwnPassword, "SELECT login, password_hash AS hash FROM users WHERE id = $1", user_id);
+    let query = sqlx::query_as!(OwnPassword, "SELECT login, password_hash AS hash FROM users WHERE id = $1", user_id);
     telemetry.run(DbOperation::UserPasswordHash, query.fetch_optional(pg)).await
 }
 

@@ -7,9 +7,13 @@ use utoipa::ToSchema;
 
 use super::{
     model::{EmployeeRole, UserStatus},
-    passport::{Passport, discreet},
+    passport::Passport,
 };
-use crate::{auth::Role, config::Secret, http::extract::present};
+use crate::{
+    auth::Role,
+    config::Secret,
+    http::extract::{discreet, present},
+};
 
 /// A master to be created.
 #[derive(Clone, Debug, Deserialize, ToSchema)]

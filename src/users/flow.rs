@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{
-        self, Caller, Role, passwords,
-        store::NewUser,
-    },
+    auth::{self, Caller, Role, passwords, store::NewUser},
     db::{DbError, Tx},
     error::{self, AppError},
     http::etag::IfMatch,
@@ -137,8 +134,7 @@ pub async fn edit(
     }
     check_dispensable(&mut tx, &before, &next).await?;
 
-    let outdates_tokens =
-        moved || next.role != before.role || next.status != before.status || hash.is_some();
+    let outdates_tokens = moved || next.role != before.role || next.status != before.status || hash.is_some();
     let row = store::Row {
         id,
         name: &next.name,

@@ -9,4 +9,4 @@ pub mod passport;
 pub mod routes;
 pub mod rules;
 pub mod store;
-mod validate;
+pub mod validate;

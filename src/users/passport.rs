@@ -9,11 +9,14 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::NaiveDate;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::{config::Secret, http::extract::FieldErrors};
+use crate::{
+    config::Secret,
+    http::extract::{FieldErrors, discreet},
+};
 
 const SCHEME: &str = "v1";
 const KEY_BYTES: usize = 32;
@@ -41,14 +44,6 @@ impl fmt::Debug for Passport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Passport(redacted)")
     }
-}
-
-/// Parses a value that an error message must not repeat, as serde's do.
-///
-/// # Errors
-/// When it has the wrong type or form.
-pub fn discreet<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(deserializer).map_err(|_| D::Error::custom("has the wrong type or form"))
 }
 
 impl Passport {

@@ -2,7 +2,9 @@
 
 use rust_decimal::Decimal;
 
-use super::bodies::{Changes, NewAdministrator, NewEmployee, NewMaster, PatchAdministrator, PatchEmployee, PatchMaster};
+use super::bodies::{
+    Changes, NewAdministrator, NewEmployee, NewMaster, PatchAdministrator, PatchEmployee, PatchMaster,
+};
 use crate::{
     auth::passwords,
     config::Secret,
@@ -85,14 +87,15 @@ fn new_password(errors: &mut FieldErrors, password: &Secret, login: &str) {
 
 fn contact(errors: &mut FieldErrors, phone: Option<&str>, email: Option<&str>) {
     errors.optional_text(phone, 1..=40, "/phone");
-    if let Some(email) = email {
-        let valid = email.len() <= 254
-            && email.chars().all(|character| character.is_ascii_graphic())
-            && email.split_once('@').is_some_and(|(name, host)| {
-                !name.is_empty() && !host.is_empty() && !host.contains('@')
-            });
-        errors.check(valid, "/email", "is no e-mail address");
-    }
+    errors.check(email.is_none_or(is_email), "/email", "is no e-mail address");
+}
+
+/// Whether something can be an address: in ASCII, with a name and a host.
+#[must_use]
+pub fn is_email(text: &str) -> bool {
+    text.len() <= 254
+        && text.chars().all(|character| character.is_ascii_graphic())
+        && text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'))
 }
 
 fn cities(errors: &mut FieldErrors, codes: &[String]) {

@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{created, filter, position, tagged};
 use crate::{
     app::App,
-    auth::caller::{AdministratorManager},
+    auth::caller::AdministratorManager,
     error::{self, AppError, Problem},
     http::{
         cursor::Page,
@@ -23,9 +23,11 @@ use crate::{
 
 /// The endpoints of administrators.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list_administrators, create_administrator))
-        .routes(routes!(read_administrator, edit_administrator, remove_administrator))
+    OpenApiRouter::new().routes(routes!(list_administrators, create_administrator)).routes(routes!(
+        read_administrator,
+        edit_administrator,
+        remove_administrator
+    ))
 }
 
 /// List administrators, newest first
@@ -75,7 +77,11 @@ async fn create_administrator(
     (status = 403, description = "Not for this role", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
 ))]
-async fn read_administrator(caller: AdministratorManager, State(app): State<App>, Id(id): Id) -> Result<Response, AppError> {
+async fn read_administrator(
+    caller: AdministratorManager,
+    State(app): State<App>,
+    Id(id): Id,
+) -> Result<Response, AppError> {
     let mut db = app.db.acquire().await?;
     let person = store::by_id(&mut db, &caller, Kind::Administrator, id).await?.ok_or(error::NOT_FOUND)?;
     Ok(tagged(person.version, Administrator::from(person)))

@@ -23,9 +23,11 @@ use crate::{
 
 /// The endpoints of employees.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list_employees, create_employee))
-        .routes(routes!(read_employee, edit_employee, remove_employee))
+    OpenApiRouter::new().routes(routes!(list_employees, create_employee)).routes(routes!(
+        read_employee,
+        edit_employee,
+        remove_employee
+    ))
 }
 
 /// List employees of your cities, newest first

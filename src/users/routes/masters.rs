@@ -27,9 +27,11 @@ use crate::{
 
 /// The endpoints of masters.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list_masters, create_master))
-        .routes(routes!(read_master, edit_master, remove_master))
+    OpenApiRouter::new().routes(routes!(list_masters, create_master)).routes(routes!(
+        read_master,
+        edit_master,
+        remove_master
+    ))
 }
 
 /// List masters of your cities, newest first
