@@ -42,6 +42,7 @@ operations! {
     MasterForAssignment = "master_for_assignment" "SELECT" "users";
     MasterShare = "master_share" "SELECT" "master_profiles";
     Dictionary = "dictionary" "SELECT" "dictionaries";
+    TimezoneKnown = "timezone_known" "SELECT" "pg_timezone_names";
     CityByCode = "city_by_code" "SELECT" "cities";
     DictionaryInsert = "dictionary_insert" "INSERT" "dictionaries";
     DictionaryLock = "dictionary_lock" "SELECT" "dictionaries";

@@ -16,6 +16,7 @@ use crate::{
     app::App,
     auth::{self, Caller, Role, passwords, store::NewUser},
     db::{DbError, Tx},
+    dictionaries,
     error::{self, AppError},
     http::etag::IfMatch,
     phone,
@@ -35,7 +36,7 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
     let hash = app.passwords.hash(newcomer.password.expose().to_owned()).await?;
 
     let mut tx = app.db.begin().await?;
-    let found = store::cities(&mut tx, &newcomer.cities).await?;
+    let found = dictionaries::store::city_ids(&mut tx, &newcomer.cities).await?;
     rules::check_cities(caller, &[], &found)?;
     let row = NewUser {
         login: &newcomer.login,
@@ -107,7 +108,7 @@ pub async fn edit(
         next.role = role;
     }
     if let Some(codes) = &changes.cities {
-        let found = store::cities(&mut tx, codes).await?;
+        let found = dictionaries::store::city_ids(&mut tx, codes).await?;
         next.city_ids = rules::check_cities(caller, &before.city_ids, &found)?;
     }
     next.passport = match (&changes.passport, vault) {

@@ -148,20 +148,6 @@ pub async fn list(db: &mut Conn, caller: &Caller, kind: Kind, filter: &Filter) -
     telemetry.run(DbOperation::UserList, query.fetch_all(pg)).await
 }
 
-/// The id of each city of these codes, in their order.
-///
-/// # Errors
-/// As the database.
-pub async fn cities(db: &mut Conn, codes: &[String]) -> Result<Vec<Option<i64>>, DbError> {
-    let (pg, telemetry) = db.parts();
-    let query = sqlx::query_scalar!(
-        r#"SELECT c.id AS "id?" FROM unnest($1::text[]) WITH ORDINALITY AS asked (code, n)
-             LEFT JOIN cities c ON c.code = asked.code ORDER BY asked.n"#,
-        codes
-    );
-    telemetry.run(DbOperation::CityByCode, query.fetch_all(pg)).await
-}
-
 /// What [`save`] writes.
 #[derive(Debug)]
 pub struct Row<'a> {
