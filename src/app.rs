@@ -22,6 +22,7 @@ use crate::{
         labels::{Dependency, RateLimitScope},
         metrics::Metrics,
     },
+    users::passport::Vault,
 };
 
 /// The state of one server; cheap to clone.
@@ -39,6 +40,8 @@ pub struct Shared {
     pub redis: Option<RedisClient>,
     pub tokens: Tokens,
     pub passwords: Passwords,
+    /// `None` when no key is configured.
+    pub passports: Option<Vault>,
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
     pub readiness: Readiness,
@@ -83,6 +86,7 @@ impl App {
         });
         Ok(Self(Arc::new(Shared {
             tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
+            passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,
             login_limit: Limit::per_minute(
                 RateLimitScope::LoginIp,

@@ -3,7 +3,10 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,6 +47,8 @@ impl Key {
 pub struct Cache {
     redis: Option<RedisClient>,
     local: LocalCache<String, Arc<str>>,
+    /// How often this process has forgotten something.
+    forgotten: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -52,7 +57,7 @@ impl Cache {
     #[must_use]
     pub fn new(redis: Option<RedisClient>, metrics: Arc<Metrics>) -> Self {
         let local = LocalCache::builder().max_capacity(LOCAL_CAPACITY).time_to_live(DICTIONARY_TTL).build();
-        Self { redis, local, metrics }
+        Self { redis, local, forgotten: AtomicU64::new(0), metrics }
     }
 
     /// The value under `key`, loaded and stored when it is not there.
@@ -79,15 +84,25 @@ impl Cache {
         {
             return Ok(value);
         }
+        let forgotten = self.forgotten.load(Ordering::SeqCst);
         let value = load.await?;
         if let Ok(text) = serde_json::to_string(&value) {
             self.write(key, text).await;
+            // What was loaded before a change and written after it would be stale until it expires.
+            if self.forgotten.load(Ordering::SeqCst) != forgotten {
+                self.remove(key).await;
+            }
         }
         Ok(value)
     }
 
     /// Forgets `key`; for the code that changes what it holds.
     pub async fn forget(&self, key: &Key) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.remove(key).await;
+    }
+
+    async fn remove(&self, key: &Key) {
         match &self.redis {
             Some(redis) => drop(redis.run(async |connection| connection.del::<_, ()>(&key.text).await).await),
             None => self.local.invalidate(&key.text).await,

@@ -6,7 +6,8 @@
 //! scheme: `v1` and the bcrypt string.
 
 use std::{
-    sync::Arc,
+    collections::HashSet,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,28 @@ use crate::{
 const SCHEME: &str = "v1";
 /// Accepted password lengths, in characters.
 pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
+
+/// Passwords that everybody tries first: in lower case, one a line.
+static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
+
+/// What is wrong with a new password of this user; `None` when nothing is.
+#[must_use]
+pub fn objection(password: &str, login: &str) -> Option<String> {
+    let characters = password.chars().count();
+    if !LENGTH.contains(&characters) {
+        return Some(format!("must have {} to {} characters; it has {characters}", LENGTH.start(), LENGTH.end()));
+    }
+    // Signing in refuses these as an empty field would be.
+    if password.contains('\0') || password.trim().is_empty() {
+        return Some("must be text".to_owned());
+    }
+    let lower = password.to_lowercase();
+    let distinct: HashSet<char> = lower.chars().collect();
+    if COMMON.contains(lower.as_str()) || distinct.len() < 3 || lower == login {
+        return Some("is among the first that somebody would try; choose another".to_owned());
+    }
+    None
+}
 
 /// The hashing pipeline of one App.
 #[derive(Debug)]
@@ -143,6 +166,24 @@ fn digest(pepper: &Secret, password: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_everybody_tries_first_is_no_password() {
+        for weak in
+            ["password1", "PassWord1", "qwerty123", "Йцукенгш", "aaaaaaaa", "abababab", "olga.petrova", "        "]
+        {
+            assert!(objection(weak, "olga.petrova").is_some(), "{weak}");
+        }
+        for wrong in ["1234567", "", &"x1y".repeat(43), "a\0bcdefgh"] {
+            assert!(objection(wrong, "olga").is_some(), "{wrong}");
+        }
+        for good in ["correct horse battery", "пароль Ольги", &"щит".repeat(42)] {
+            assert_eq!(objection(good, "olga"), None, "{good}");
+        }
+        for listed in COMMON.iter() {
+            assert!(LENGTH.contains(&listed.chars().count()) && *listed == listed.to_lowercase(), "{listed}");
+        }
+    }
 
     #[test]
     fn the_last_of_64_cyrillic_letters_matters() {

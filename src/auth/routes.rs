@@ -1,4 +1,4 @@
-//! `/api/v1/auth`: sign in, sign out, who am I.
+//! `/api/v1/auth`: sign in, sign out, who am I, another password.
 
 use axum::{
     Json,
@@ -14,11 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Role, caller::AccountOwner, passwords, store, tokens};
 use crate::{
     app::App,
+    config::Secret,
     error::{self, AppError, Problem},
     http::{
         client_ip::ClientIp,
         cookies,
-        extract::{FieldErrors, ValidJson, Validate},
+        extract::{FieldErrors, ValidJson, Validate, discreet},
     },
     telemetry::labels::AuthResult,
     wire_enum,
@@ -26,7 +27,11 @@ use crate::{
 
 /// The endpoints of authentication.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(login)).routes(routes!(logout)).routes(routes!(me))
+    OpenApiRouter::new()
+        .routes(routes!(login))
+        .routes(routes!(logout))
+        .routes(routes!(me))
+        .routes(routes!(change_password))
 }
 
 wire_enum! {
@@ -45,6 +50,7 @@ wire_enum! {
 #[schema(example = json!({"login": "operator1", "password": "correct horse battery", "session": "token"}))]
 struct Credentials {
     login: String,
+    #[serde(deserialize_with = "discreet")]
     password: String,
     #[serde(default = "cookie")]
     #[schema(default = "cookie")]
@@ -121,6 +127,67 @@ async fn login(
 async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
     let mut db = app.db.acquire().await?;
     store::revoke_session(&mut db, &caller.principal.session_id, app.clock.now()).await?;
+    Ok((StatusCode::NO_CONTENT, cookies::set_access(&app, String::new(), 0)).into_response())
+}
+
+/// A user's own password and the one to have instead.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"current": "…", "new": "a long sentence is best"}))]
+struct PasswordChange {
+    /// As it is.
+    #[serde(deserialize_with = "discreet")]
+    #[schema(value_type = String)]
+    current: Secret,
+    /// As it shall be: 8 to 128 characters.
+    #[serde(deserialize_with = "discreet")]
+    #[schema(value_type = String)]
+    new: Secret,
+}
+
+impl Validate for PasswordChange {
+    fn validate(&self, errors: &mut FieldErrors) {
+        errors.text(self.current.expose(), 1..=*passwords::LENGTH.end(), "/current");
+        if let Some(objection) = passwords::objection(self.new.expose(), "") {
+            errors.check(false, "/new", objection);
+        }
+    }
+}
+
+/// Change one's own password: all sessions end, this one too
+#[utoipa::path(post, path = "/auth/password", tag = "auth", request_body = PasswordChange,
+    extensions(("x-action" = json!("own_account"))), responses(
+    (status = 204, description = "Changed; sign in again"),
+    (status = 401, description = "Not signed in", body = Problem),
+    (status = 409, description = "Changed by somebody else meanwhile", body = Problem),
+    (status = 422, description = "The current password is wrong, or the new one is not good", body = Problem),
+    (status = 429, description = "Too many tries from this address", body = Problem),
+))]
+async fn change_password(
+    caller: AccountOwner,
+    State(app): State<App>,
+    client: ClientIp,
+    ValidJson(body): ValidJson<PasswordChange>,
+) -> Result<Response, AppError> {
+    // Whoever found an open browser could otherwise guess here, past the limit of signing in.
+    app.login_limit.check(&client.bucket()).await?;
+    let user_id = caller.principal.user_id;
+    let own = store::own_password(&mut app.db.acquire().await?, user_id).await?.ok_or(error::UNAUTHENTICATED)?;
+    if !app.passwords.verify(body.current.expose().to_owned(), Some(own.hash.clone())).await? {
+        return Err(AppError::invalid_field("/current", "is wrong"));
+    }
+    let objection = passwords::objection(body.new.expose(), &own.login)
+        .or_else(|| (body.new.expose() == body.current.expose()).then(|| "is the old one".to_owned()));
+    if let Some(objection) = objection {
+        return Err(AppError::invalid_field("/new", objection));
+    }
+    let hash = app.passwords.hash(body.new.expose().to_owned()).await?;
+    let mut tx = app.db.begin().await?;
+    if !store::replace_password(&mut tx, user_id, &own.hash, &hash).await? {
+        return Err(error::CONFLICT.because("The password was changed meanwhile."));
+    }
+    store::revoke_sessions_of(&mut tx, user_id, app.clock.now()).await?;
+    tx.commit().await?;
     Ok((StatusCode::NO_CONTENT, cookies::set_access(&app, String::new(), 0)).into_response())
 }
 

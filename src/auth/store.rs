@@ -140,6 +140,53 @@ pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Resu
     telemetry.run(DbOperation::SessionRevoke, query.execute(pg)).await.map(drop)
 }
 
+/// Ends all sessions of a user.
+///
+/// # Errors
+/// As the database.
+pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query =
+        sqlx::query!("UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL", user_id, now);
+    telemetry.run(DbOperation::UserSessionsRevoke, query.execute(pg)).await.map(drop)
+}
+
+/// The login and the password's hash of somebody who is signed in.
+#[derive(Debug)]
+pub struct OwnPassword {
+    /// Login.
+    pub login: String,
+    /// As [`super::passwords`] stores it.
+    pub hash: String,
+}
+
+/// A user's own password.
+///
+/// # Errors
+/// As the database.
+pub async fn own_password(db: &mut Conn, user_id: i64) -> Result<Option<OwnPassword>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(OwnPassword, "SELECT login, password_hash AS hash FROM users WHERE id = $1", user_id);
+    telemetry.run(DbOperation::UserPasswordHash, query.fetch_optional(pg)).await
+}
+
+/// Replaces one hash by another, so that older tokens die; `false` when the password is another one by
+/// now.
+///
+/// # Errors
+/// As the database.
+pub async fn replace_password(db: &mut Conn, user_id: i64, old_hash: &str, new_hash: &str) -> Result<bool, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "UPDATE users SET password_hash = $3, token_version = token_version + 1 WHERE id = $1 AND password_hash = $2",
+        user_id,
+        old_hash,
+        new_hash
+    );
+    let done = telemetry.run(DbOperation::UserPasswordUpdate, query.execute(pg)).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// A user's own profile.
 ///
 /// # Errors

@@ -36,6 +36,9 @@ pub struct Credentials {
     pub jwt_secret: String,
     /// Mixed into passwords.
     pub password_pepper: String,
+    /// Encrypts passports; empty in a file that an older release wrote.
+    #[serde(default)]
+    pub passport_key: String,
     /// Mango key.
     pub mango_api_key: String,
     /// Mango salt.
@@ -148,6 +151,7 @@ impl Credentials {
         Self {
             jwt_secret: random_id() + &random_id(),
             password_pepper: random_id() + &random_id(),
+            passport_key: random_id() + &random_id(),
             mango_api_key: random_id(),
             mango_api_salt: random_id(),
             users,
@@ -159,6 +163,7 @@ impl Credentials {
     pub fn apply(&self, settings: &mut Settings) {
         settings.set_if_default("jwt.secret", self.jwt_secret.as_str());
         settings.set_if_default("password.pepper", self.password_pepper.as_str());
+        settings.set_if_default("privacy.passport_key", self.passport_key.as_str());
         settings.set_if_default("mango.api_key", self.mango_api_key.as_str());
         settings.set_if_default("mango.api_salt", self.mango_api_salt.as_str());
         // The simulator gives each of its people an address of their own.

@@ -15,9 +15,10 @@ use crate::{
     },
     clock::Clock,
     config::Settings,
-    db::migrate,
-    dictionaries,
+    db::{DbError, migrate},
+    dictionaries, phone,
     telemetry::ProcessCounters,
+    users::{self, validate::is_email},
 };
 
 /// Commands about users.
@@ -42,6 +43,12 @@ pub enum UserCommand {
         /// Code of a city the user works in; repeat it for several
         #[arg(long = "city", value_name = "CODE")]
         cities: Vec<String>,
+        /// Phone, in any usual form
+        #[arg(long)]
+        phone: Option<String>,
+        /// E-mail address
+        #[arg(long)]
+        email: Option<String>,
         /// For masters: the part of a net that they hand over, 0 to 1
         #[arg(long)]
         share: Option<Decimal>,
@@ -53,7 +60,7 @@ pub enum UserCommand {
 /// # Errors
 /// In words for the person who typed it.
 pub async fn run(command: UserCommand, mut settings: Settings) -> anyhow::Result<()> {
-    let UserCommand::Create { login, name, role, cities, share } = command;
+    let UserCommand::Create { login, name, role, cities, phone, email, share } = command;
     let config = settings.config()?;
     // Passwords of the demo company are mixed with the demo's own pepper.
     let demo = Credentials::path(&config.data_dir()?);
@@ -68,43 +75,53 @@ pub async fn run(command: UserCommand, mut settings: Settings) -> anyhow::Result
         "--share: must be between 0 and 1"
     );
     ensure!(role == Role::Admin || !cities.is_empty(), "--city: everyone but an admin works in some city");
-    let password = read_password()?;
+    ensure!(email.as_deref().is_none_or(is_email), "--email: is no e-mail address");
+    let normalised =
+        |text: &str| phone::normalise(text, &config.telephony.region).context("--phone: is no phone number");
+    let phone = phone.as_deref().map(normalised).transpose()?;
+    let password = read_password(&login)?;
     let hash = passwords::hash(&config.password.pepper, config.password.cost, &password)?;
 
     let database = database::open_or_join(&config).await?;
     migrate::run(&database.options).await?;
     let app = App::build(config, database.options.clone(), Clock::System, ProcessCounters::default())?;
-    let created =
-        create(&app, &NewUser { login: &login, password_hash: &hash, name: &name, role, cities: &cities, share }).await;
+    let user = NewUser { login: &login, password_hash: &hash, name: &name, role, cities: &cities, share };
+    let created = create(&app, &user, phone.as_deref(), email.as_deref()).await;
     app.close().await;
     database.close().await?;
     println!("user {} created: {login} ({})", created?, role.as_str());
     Ok(())
 }
 
-async fn create(app: &App, user: &NewUser<'_>) -> anyhow::Result<i64> {
-    let mut db = app.db.acquire().await?;
-    let known = dictionaries::store::load(&mut db).await?.cities;
+async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Option<&str>) -> anyhow::Result<i64> {
+    let mut tx = app.db.begin().await?;
+    let known = dictionaries::store::load(&mut tx).await?.cities;
     if let Some(stranger) = user.cities.iter().find(|code| known.iter().all(|city| city.code != **code)) {
         let codes: Vec<&str> = known.iter().map(|city| city.code.as_str()).collect();
         bail!("--city: there is no city {stranger:?}; known: {}", codes.join(", "));
     }
-    store::create_user(&mut db, user, app.clock.now()).await.map_err(|error| match error.constraint() {
+    let refused = |error: DbError| match error.constraint() {
         Some("users_login_key") => anyhow::anyhow!("--login: {:?} is taken", user.login),
         Some("users_login_check") => anyhow::anyhow!("--login: {:?} must be 2 to 64 of a-z 0-9 . _ -", user.login),
         Some("users_name_check") => anyhow::anyhow!("--name: must have 1 to 100 characters"),
+        Some("users_phone_key") => anyhow::anyhow!("--phone: is that of another user"),
         _ => error.into(),
-    })
+    };
+    let id = store::create_user(&mut tx, user, app.clock.now()).await.map_err(refused)?;
+    users::store::set_contact(&mut tx, id, phone, email).await.map_err(refused)?;
+    tx.commit().await?;
+    Ok(id)
 }
 
-fn read_password() -> anyhow::Result<String> {
+fn read_password(login: &str) -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
         eprintln!("Password, then Enter and Ctrl-D (it is shown; better pipe it in):");
     }
     let mut text = String::new();
     std::io::stdin().take(4_096).read_to_string(&mut text).context("reading the password from standard input")?;
     let password = text.trim_end_matches(['\n', '\r']).to_owned();
-    let length = password.chars().count();
-    ensure!(passwords::LENGTH.contains(&length), "the password must have 8 to 128 characters; it has {length}");
+    if let Some(objection) = passwords::objection(&password, login) {
+        bail!("the password {objection}");
+    }
     Ok(password)
 }

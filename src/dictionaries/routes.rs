@@ -1,16 +1,27 @@
-//! `/api/v1/dictionaries`.
+//! `/api/v1/dictionaries`: HTTP only.
 
-use axum::{Json, extract::State};
+mod campaigns;
+mod entries;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     cached,
-    model::{Campaign, City, Item},
+    model::{Campaign, City, Item, TransactionType},
 };
 use crate::{
     app::App,
     auth::{Role, caller::DictionaryReader},
-    error::{AppError, Problem},
+    db::DbError,
+    error::{self, AppError, Problem},
+    http::etag::etag,
 };
 
 /// The endpoints of dictionaries.
@@ -22,6 +33,23 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(transaction_types))
         .routes(routes!(campaigns))
         .routes(routes!(roles))
+        .merge(entries::router())
+        .merge(campaigns::router())
+}
+
+/// An entry with its ETag.
+fn tagged(status: StatusCode, version: i32, entry: impl Serialize) -> Response {
+    (status, [(header::ETAG, etag(version))], Json(entry)).into_response()
+}
+
+/// What a violated unique constraint means to the person who sent the body.
+fn taken(error: DbError) -> AppError {
+    let detail = match error.constraint() {
+        Some("campaign_numbers_phone_e164_key") => "The number is advertised by a campaign already.",
+        Some(constraint) if constraint.ends_with("_code_key") => "The code is taken.",
+        _ => return error.into(),
+    };
+    error::CONFLICT.because(detail).caused_by(error)
 }
 
 /// Cities: your own
@@ -55,10 +83,13 @@ async fn directions(_: DictionaryReader, State(app): State<App>) -> Result<Json<
 
 /// Kinds of cash transactions
 #[utoipa::path(get, path = "/dictionaries/transaction-types", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The transaction types", body = Vec<Item>),
+    (status = 200, description = "The transaction types", body = Vec<TransactionType>),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn transaction_types(_: DictionaryReader, State(app): State<App>) -> Result<Json<Vec<Item>>, AppError> {
+async fn transaction_types(
+    _: DictionaryReader,
+    State(app): State<App>,
+) -> Result<Json<Vec<TransactionType>>, AppError> {
     Ok(Json(cached(&app).await?.transaction_types))
 }
 

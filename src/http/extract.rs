@@ -8,7 +8,10 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_path_to_error::Segment;
 use url::form_urlencoded;
 
@@ -181,4 +184,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Segments {
 /// As the value's own deserialisation.
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// Parses a value that an error message must not repeat, as serde's do.
+///
+/// # Errors
+/// When it has the wrong type or form.
+pub fn discreet<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(deserializer).map_err(|_| D::Error::custom("has the wrong type or form"))
 }

@@ -119,7 +119,7 @@ async fn create(
 fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Option<&str>) -> Result<(), AppError> {
     let mut errors = crate::http::extract::FieldErrors::default();
     let known = |items: &[dictionaries::model::Item], code: Option<&str>| {
-        code.is_none_or(|code| items.iter().any(|item| item.code == code))
+        code.is_none_or(|code| items.iter().any(|item| item.active && item.code == code))
     };
     errors.check(known(&dictionaries.request_types, kind), "/type", "is no request type");
     errors.check(known(&dictionaries.directions, direction), "/direction", "is no direction");

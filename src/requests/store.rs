@@ -450,12 +450,15 @@ pub async fn comments(
     telemetry.run(DbOperation::CommentList, query.fetch_all(pg)).await
 }
 
-/// Whether a user is an active master of a city.
+/// Whether a user is an active master of a city, which they then stay until the transaction ends.
 ///
 /// # Errors
 /// As the database.
 pub async fn is_master_of_city(db: &mut Conn, user_id: i64, city_id: i64) -> Result<bool, DbError> {
     let (pg, telemetry) = db.parts();
+    // Whoever removes a master holds the row while counting what the master holds: see users::flow.
+    let lock = sqlx::query_scalar!("SELECT id FROM users WHERE id = $1 FOR SHARE", user_id);
+    telemetry.run(DbOperation::MasterLock, lock.fetch_optional(&mut *pg)).await?;
     let query = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM users u JOIN user_cities uc ON uc.user_id = u.id JOIN master_profiles p ON p.user_id = u.id
                            WHERE u.id = $1 AND u.role = 'master' AND u.status = 'active' AND uc.city_id = $2) AS "is!""#,

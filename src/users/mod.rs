@@ -1,3 +1,12 @@
-//! People: masters, employees and administrators. Who is signed in is [`crate::auth`].
+//! People: masters, employees and administrators. [`rules`] says, purely, who may change what about
+//! whom, [`flow`] does it in one transaction, [`passport`] seals what must not lie open in the
+//! database. Who is signed in is [`crate::auth`].
 
+pub mod bodies;
+pub mod flow;
+pub mod model;
+pub mod passport;
 pub mod routes;
+pub mod rules;
+pub mod store;
+pub mod validate;

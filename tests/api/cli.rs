@@ -40,7 +40,7 @@ fn every_command_explains_itself() {
         assert!(help.contains("--config"), "{help}");
     }
     let help = process::run(&["user", "create", "--help"], &[], b"").success();
-    for option in ["--login", "--name", "--role", "--city", "--share", "standard input"] {
+    for option in ["--login", "--name", "--role", "--city", "--phone", "--email", "--share", "standard input"] {
         assert!(help.contains(option), "{option}: {help}");
     }
     assert!(process::run(&["--version"], &[], b"").success().contains(env!("CARGO_PKG_VERSION")));
@@ -166,25 +166,34 @@ async fn a_created_user_can_sign_in() {
         (&me["name"], &me["role"], &me["cities"]),
         (&json!("Olga"), &json!("operator"), &json!([KAZAN, MOSCOW]))
     );
-    create(&format!("--login m.1 --name M --role master --city {MOSCOW} --share 0.25"), b"12345678").await.success();
+    create(&format!("--login m.1 --name M --role master --city {MOSCOW} --share 0.25"), b"horse battery")
+        .await
+        .success();
     let share = "SELECT count(*) FROM master_profiles WHERE share = 0.25";
     assert_eq!(app.database.count(share).await, 1);
-    create("--login root --name Root --role admin", b"12345678").await.success();
+    let root = "--login root --name Root --role admin --phone 89161234567 --email root@example.com";
+    create(root, b"horse battery").await.success();
+    let reachable = "SELECT count(*) FROM users WHERE phone_e164 = '+79161234567' AND email = 'root@example.com'";
+    assert_eq!(app.database.count(reachable).await, 1);
 
     let moscow = format!("--name X --role operator --city {MOSCOW}");
     let master = format!("--login x2 --name X --role master --city {MOSCOW}");
     for (arguments, password, expected) in [
-        (olga.as_str(), "12345678", "--login: \"olga\" is taken"),
-        (&format!("--login Olga {moscow}"), "12345678", "--login: \"Olga\" must be 2 to 64 of a-z 0-9 . _ -"),
+        (olga.as_str(), "horse battery", "--login: \"olga\" is taken"),
+        (&format!("--login Olga {moscow}"), "horse battery", "--login: \"Olga\" must be 2 to 64 of a-z 0-9 . _ -"),
         (
             "--login x2 --name X --role operator --city atlantis",
-            "12345678",
+            "horse battery",
             "--city: there is no city \"atlantis\"; known: moscow, kazan",
         ),
-        ("--login x2 --name X --role operator", "12345678", "--city: everyone but an admin works in some city"),
-        (&master, "12345678", "--share: masters need it"),
-        (&format!("{master} --share 1.01"), "12345678", "--share: must be between 0 and 1"),
-        (&format!("--login x2 {moscow} --share 0.5"), "12345678", "--share: masters need it, and only masters"),
+        ("--login x2 --name X --role operator", "horse battery", "--city: everyone but an admin works in some city"),
+        (&master, "horse battery", "--share: masters need it"),
+        (&format!("{master} --share 1.01"), "horse battery", "--share: must be between 0 and 1"),
+        (&format!("--login x2 {moscow} --share 0.5"), "horse battery", "--share: masters need it, and only masters"),
+        (&format!("--login x2 {moscow} --phone 101"), "horse battery", "--phone: is no phone number"),
+        (&format!("--login x2 {moscow} --phone +79161234567"), "horse battery", "--phone: is that of another user"),
+        (&format!("--login x2 {moscow} --email nobody"), "horse battery", "--email: is no e-mail address"),
+        (&format!("--login x2 {moscow}"), "qwerty123", "the password is among the first that somebody would try"),
         (&format!("--login x2 {moscow}"), "1234567\n", "the password must have 8 to 128 characters; it has 7"),
         (&format!("--login x2 {moscow}"), "", "the password must have 8 to 128 characters; it has 0"),
         (&format!("--login x2 {moscow}"), &"щ".repeat(129), "the password must have 8 to 128 characters; it has 129"),

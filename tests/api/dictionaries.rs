@@ -1,4 +1,6 @@
-//! `/api/v1/dictionaries`.
+//! `/api/v1/dictionaries`: reading them; writing is in [`write`].
+
+mod write;
 
 use serde_json::{Value, json};
 use switchboard::{auth::Role, cache::Key};
@@ -19,12 +21,18 @@ async fn plain_dictionaries_are_codes_with_names_in_two_languages() {
     let app = TestApp::start().await;
     let master = app.actor(Role::Master, &[MOSCOW]).await;
     let types = read(&master, "request-types").await;
-    assert_eq!(types[0], json!({ "code": "first_time", "name_ru": "Впервые", "name_en": "First-time" }));
+    let first_time = json!({
+        "id": types[0]["id"], "code": "first_time", "name_ru": "Впервые", "name_en": "First-time", "active": true,
+        "version": 1,
+    });
+    assert_eq!(types[0], first_time);
     assert_eq!(codes(&types), ["first_time", "repeat", "warranty"]);
     let directions = read(&master, "directions").await;
-    assert_eq!(directions[0], json!({ "code": "plumbing", "name_ru": "Сантехника", "name_en": "Plumbing" }));
+    assert_eq!((&directions[0]["code"], &directions[0]["name_en"]), (&json!("plumbing"), &json!("Plumbing")));
     assert_eq!(directions.len(), 8);
-    assert_eq!(codes(&read(&master, "transaction-types").await), ["income", "expense", "reversal"]);
+    let kinds = read(&master, "transaction-types").await;
+    assert_eq!(codes(&kinds), ["income", "expense", "reversal"]);
+    assert_eq!(kinds.iter().map(|kind| &kind["sign"]).collect::<Vec<_>>(), [&json!(1), &json!(-1), &Value::Null]);
     let roles = read(&master, "roles").await;
     assert_eq!(roles, ["admin", "director", "manager", "marketer", "operator", "master"]);
 }
@@ -48,12 +56,13 @@ async fn cities_and_campaigns_are_ones_own() {
     let city = read(&operator, "cities").await.remove(0);
     let expected = json!({
         "id": city["id"], "code": KAZAN, "name_ru": KAZAN, "name_en": KAZAN, "timezone": "Europe/Moscow", "active": true,
+        "version": 1,
     });
     assert_eq!(city, expected);
     let campaign = read(&operator, "campaigns").await.remove(0);
     let expected = json!({
         "id": campaign["id"], "code": "kazan_ads", "name": KAZAN, "city_id": city["id"], "active": true,
-        "numbers": ["+78430000101"],
+        "numbers": [{ "id": campaign["numbers"][0]["id"], "phone": "+78430000101" }], "version": 1,
     });
     assert_eq!(campaign, expected);
 }

@@ -68,6 +68,7 @@ pub fn config() -> Config {
     config.password.queue_timeout_ms = 10_000;
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     config.http.insecure_cookies = true;
+    config.privacy.passport_key = Secret::new("0123456789abcdef".repeat(4));
     config.mango.api_key = Secret::new(MANGO_KEY);
     config.mango.api_salt = Secret::new(MANGO_SALT);
     config

@@ -1,0 +1,115 @@
+//! `POST /api/v1/auth/password`.
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use switchboard::auth::Role;
+
+use crate::support::{
+    MOSCOW, PASSWORD, TestApp,
+    actor::{Actor, Answer},
+};
+
+const PATH: &str = "/api/v1/auth/password";
+const ME: &str = "/api/v1/auth/me";
+const NEW: &str = "staple in the rain";
+
+async fn change(user: &Actor, current: &str, new: &str) -> Answer {
+    user.post(PATH, json!({ "current": current, "new": new })).await
+}
+
+async fn sign_in(app: &TestApp, login: &str, password: &str) -> Answer {
+    let body = json!({ "login": login, "password": password, "session": "token" });
+    app.stranger().post("/api/v1/auth/login", body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_password_ends_every_session_and_the_old_one_is_wrong() {
+    let app = TestApp::start().await;
+    for role in Role::ALL {
+        let user = app.actor(*role, &[MOSCOW]).await;
+        let other_device = Actor::sign_in(&app.url(""), user.id, &user.login).await;
+        let somebody_else = app.actor(Role::Operator, &[MOSCOW]).await;
+        let answer = change(&user, PASSWORD, NEW).await;
+        let cookie = answer.header("set-cookie").to_owned();
+        assert!(cookie.starts_with("access=;") && cookie.contains("Max-Age=0"), "the browser forgets it: {cookie}");
+        assert_eq!(answer.expect(204), Value::Null);
+        for device in [&user, &other_device] {
+            device.get(ME).await.problem(401, "unauthenticated");
+        }
+        somebody_else.get(ME).await.expect(200);
+        sign_in(&app, &user.login, PASSWORD).await.problem(401, "bad_credentials");
+        sign_in(&app, &user.login, NEW).await.expect(200);
+        let open = format!("SELECT count(*) FROM sessions WHERE user_id = {} AND revoked_at IS NULL", user.id);
+        assert_eq!(app.database.count(&open).await, 1, "{role:?}: that of the last sign-in");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_current_password_nothing_changes() {
+    let app = TestApp::start().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    let cases = [
+        (json!({ "current": "wrong horse battery", "new": NEW }), "/current"),
+        (json!({ "current": "", "new": NEW }), "/current"),
+        (json!({ "current": 5, "new": NEW }), "/current"),
+        (json!({ "current": PASSWORD, "new": PASSWORD }), "/new"),
+        (json!({ "current": PASSWORD, "new": "short12" }), "/new"),
+        (json!({ "current": PASSWORD, "new": "Qwerty123" }), "/new"),
+        (json!({ "current": PASSWORD, "new": "щ".repeat(129) }), "/new"),
+        (json!({ "current": PASSWORD, "new": null }), "/new"),
+        (json!({ "current": PASSWORD, "new": NEW, "user_id": 1 }), "/user_id"),
+    ];
+    for (body, pointer) in cases {
+        let problem = user.post(PATH, body.clone()).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}: {problem}");
+        assert!(!problem.to_string().contains(PASSWORD), "{problem}");
+    }
+    user.get(ME).await.expect(200);
+    sign_in(&app, &user.login, PASSWORD).await.expect(200);
+    app.database.execute(&format!("UPDATE users SET login = 'olga.petrova' WHERE id = {}", user.id)).await;
+    let problem = change(&user, PASSWORD, "Olga.Petrova").await.problem(422, "invalid");
+    assert_eq!(problem["errors"][0]["pointer"], "/new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_the_current_password_is_limited_as_signing_in_is() {
+    let app = TestApp::start().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    // One of the ten of a minute was the sign-in of the actor, from the same address.
+    let answers = join_all((0..10).map(|_| change(&user, "wrong horse battery", NEW))).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(422), count(429)), (9, 1));
+    change(&user, PASSWORD, NEW).await.problem(429, "rate_limited");
+    user.get(ME).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_at_once_one_holds() {
+    let app = TestApp::start().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    let news = ["staple in the rain 1", "staple in the rain 2"];
+    let answers = join_all(news.iter().map(|new| change(&user, PASSWORD, new))).await;
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    let winner = statuses.iter().position(|status| *status == 204).expect("one of them is through");
+    // The other came too late to be checked, or found another password than it had checked.
+    assert!([401, 409, 422].contains(&statuses[1 - winner]), "{statuses:?}");
+    sign_in(&app, &user.login, news[winner]).await.expect(200);
+    sign_in(&app, &user.login, news[1 - winner]).await.problem(401, "bad_credentials");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_takes_a_session_and_the_cookie_of_our_own_page() {
+    let app = TestApp::start().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    change(&app.stranger(), PASSWORD, NEW).await.problem(401, "unauthenticated");
+    let token = user.token.clone().unwrap();
+    let stranger = app.stranger();
+    let request = stranger
+        .request(Method::POST, PATH)
+        .header("cookie", format!("access={token}"))
+        .header("sec-fetch-site", "cross-site")
+        .json(&json!({ "current": PASSWORD, "new": NEW }));
+    stranger.send(request).await.problem(403, "cross_site");
+    user.get(ME).await.expect(200);
+}
