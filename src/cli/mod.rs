@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod demo;
+pub mod import;
 pub mod progress;
 pub mod serve;
 pub mod simulate;
@@ -49,6 +50,7 @@ enum Command {
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
+    Import(import::Arguments),
     /// Play a day of a call centre against a running server, and check its counts
     Simulate(simulate::Arguments),
     /// Print the OpenAPI document
@@ -98,6 +100,7 @@ impl Cli {
                 println!("{} of {} migrations applied now; the schema is up to date", outcome.applied, outcome.total);
             }
             Command::User(command) => user::run(command, read()?).await?,
+            Command::Import(arguments) => return import::run(arguments, &unchecked(&read()?)?).await,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
             Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),
             Command::Metrics => print!("{}", metrics::reference()),

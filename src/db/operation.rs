@@ -53,5 +53,6 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    Import = "import" "INSERT" "imported_keys";
     CampaignByLine = "campaign_by_line" "SELECT" "campaign_numbers";
 }
