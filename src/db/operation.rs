@@ -53,6 +53,8 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    Retention = "retention" "UPDATE" "retained";
+    LastBackup = "last_backup" "SELECT" "maintenance_runs";
     Import = "import" "INSERT" "imported_keys";
     CampaignByLine = "campaign_by_line" "SELECT" "campaign_numbers";
 }

@@ -146,7 +146,12 @@ async fn advance(
     let mut effects = settle(&mut next, &before, to, now);
     let actor_id = caller.principal.user_id;
     effects.extend(book(&mut tx, &mut next, &before, actor_id, now).await?);
-    next.version = store::save(&mut tx, &next).await?;
+    next.version = store::save(&mut tx, &next).await.map_err(|error| match error.constraint() {
+        Some("requests_anonymised_stays_closed") => {
+            error::CONFLICT.because("Its personal data has been removed, so it cannot be opened again.")
+        }
+        _ => error.into(),
+    })?;
     let event = NewEvent {
         request_id: id,
         at: now,

@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::labels::{
     AuthResult, CacheName, CacheResult, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method, PoolState,
-    RateLimitScope, RejectionReason, Route, SqlstateClass, Status, Values, WebhookOutcome,
+    RateLimitScope, RejectionReason, RetentionTable, Route, SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
     calls::{
@@ -286,6 +286,10 @@ catalogue! {
         "Income booked: the company's share of finished service requests.";
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }
         "Income reversed when a finished service request was reopened.";
+    counter retention_rows = "switchboard_retention_rows_total" [zero] { table: RetentionTable }
+        "Rows deleted or anonymised because they had been kept long enough.";
+    gauge backup_last_success = "switchboard_backup_last_success_timestamp_seconds" {}
+        "When the last backup was finished, unix time; absent as long as there is none.";
 
     histogram db_operation_duration = "db_client_operation_duration_seconds" (OPERATION_SECONDS) [zero] { operation: DbOperation }
         "Duration of database operations.";
