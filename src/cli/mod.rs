@@ -1,5 +1,6 @@
 //! The command line: what a person types. Each command is a thin shell over the library.
 
+pub mod backup;
 pub mod database;
 pub mod demo;
 pub mod import;
@@ -51,6 +52,8 @@ enum Command {
     #[command(subcommand)]
     User(user::UserCommand),
     Import(import::Arguments),
+    Backup(backup::BackupArguments),
+    Restore(backup::RestoreArguments),
     /// Play a day of a call centre against a running server, and check its counts
     Simulate(simulate::Arguments),
     /// Print the OpenAPI document
@@ -100,6 +103,8 @@ impl Cli {
                 println!("{} of {} migrations applied now; the schema is up to date", outcome.applied, outcome.total);
             }
             Command::User(command) => user::run(command, read()?).await?,
+            Command::Backup(arguments) => backup::run(arguments, &unchecked(&read()?)?).await?,
+            Command::Restore(arguments) => backup::restore(arguments, &unchecked(&read()?)?).await?,
             Command::Import(arguments) => return import::run(arguments, &unchecked(&read()?)?).await,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
             Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),

@@ -14,6 +14,7 @@ use switchboard::{
         labels::{DICTIONARY_CAP, Values},
         metrics::SERIES_CEILING,
     },
+    workers,
 };
 
 use crate::support::{
