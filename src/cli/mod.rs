@@ -120,6 +120,15 @@ impl Cli {
     }
 }
 
+/// A checksum as people write it.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// Typed settings for a command that serves nobody and so needs no secrets.
 fn unchecked(settings: &Settings) -> Result<Config, ConfigError> {
     settings.config()

@@ -55,7 +55,8 @@ async fn installation(data: &TempDir) -> TestApp {
         }
     }
     fs::create_dir_all(data.path().join("files/ab/cd")).unwrap();
-    for (name, content) in [("ab/cd/photo", &b"\x89PNG\0\xff"[..]), ("ab/receipt", b""), ("recording", &[7; 300_000])] {
+    let recording = vec![7; 300_000];
+    for (name, content) in [("ab/cd/photo", &b"\x89PNG\0\xff"[..]), ("ab/receipt", b""), ("recording", &recording)] {
         fs::write(data.path().join("files").join(name), content).unwrap();
     }
     app

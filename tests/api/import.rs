@@ -118,6 +118,10 @@ fn line(row: &[String]) -> Vec<u8> {
     quoted.collect::<Vec<_>>().join(";").into_bytes()
 }
 
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.split(|byte| *byte == b'\n').count() as u64 - 1
+}
+
 /// What is planted into a row that would be fine: the column, the value, and what is said about it.
 fn mistakes() -> Vec<(usize, String, &'static str)> {
     let plant = |column: usize, value: &str, reason: &'static str| (column, value.to_owned(), reason);
@@ -169,13 +173,13 @@ fn export() -> (Vec<u8>, Vec<(u64, &'static str)>) {
     for n in 1..=ROWS {
         let mut row = good(n);
         let mut bytes = line(&row);
-        let mut lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let mut lines = newlines(&bytes);
         match bad(n) {
             Some(index) if index < mistakes.len() => {
                 let (column, value, reason) = &mistakes[index];
                 row[*column].clone_from(value);
                 bytes = line(&row);
-                lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                lines = newlines(&bytes);
                 reasons.push((at, *reason));
             }
             Some(34) => {
@@ -367,6 +371,8 @@ async fn masters_campaigns_and_cash_come_over_too() {
     );
     let campaigns = write("campaigns.csv", &campaigns);
     assert_eq!(import(&database, "campaigns", &campaigns).await.code, Some(3));
+    let again = import(&database, "campaigns", &campaigns).await;
+    assert!(again.stdout.contains("already there  1\n") && again.stdout.contains("rejected       1\n"), "{again:?}");
     let rejects = fs::read_to_string(files.path().join("campaigns.rejects.csv")).unwrap();
     assert!(rejects.contains("3;\"a number belongs to another campaign\";2;"), "{rejects}");
     let lines = "SELECT count(*) FROM campaign_numbers n JOIN advertising_campaigns c ON c.id = n.campaign_id

@@ -12,6 +12,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::cli::hex;
+
 /// Its name in the directory of the backup.
 pub(super) const FILE: &str = "manifest.json";
 /// The database, as pg_dump writes it.
@@ -148,5 +150,5 @@ pub(super) fn read(path: &Path, sink: &mut impl Write) -> io::Result<Part> {
         sink.write_all(&buffer[..count])?;
         bytes += count as u64;
     }
-    Ok(Part { bytes, sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect() })
+    Ok(Part { bytes, sha256: hex(&hash.finalize()) })
 }

@@ -92,8 +92,7 @@ fn doubles(table: &Table) -> HashMap<u64, (u64, bool)> {
     let mut first: HashMap<&str, &Row> = HashMap::new();
     let mut doubles = HashMap::new();
     for row in &table.rows {
-        let Ok(values) = &row.values else { continue };
-        let Some(number) = Fields::new(table, values).get("number") else { continue };
+        let Some(number) = number_of(table, row) else { continue };
         match first.entry(number) {
             Entry::Vacant(entry) => {
                 entry.insert(row);
@@ -107,6 +106,10 @@ fn doubles(table: &Table) -> HashMap<u64, (u64, bool)> {
     doubles
 }
 
+fn number_of<'a>(table: &'a Table, row: &'a Row) -> Option<&'a str> {
+    Fields::new(table, row.values.as_ref().ok()?).get("number")
+}
+
 async fn store_batch<I: Import>(
     import: &I,
     table: &Table,
@@ -116,26 +119,30 @@ async fn store_batch<I: Import>(
     rows: &[Row],
     doubles: &HashMap<u64, (u64, bool)>,
 ) -> Result<Run, DbError> {
+    let numbers: Vec<&str> = rows.iter().filter_map(|row| number_of(table, row)).collect();
+    // First of all: a row that is there is left alone, whatever became since of what it refers to.
+    let known = store::known(&mut db.acquire().await?, I::KIND, &numbers).await?;
+    let known: HashSet<String> = known.into_iter().map(|(number, _)| number).collect();
     let mut rejects: Vec<(u64, String)> = Vec::new();
     let mut ready: Vec<Ready<I::Item>> = Vec::new();
     let mut present = 0;
     for row in rows {
-        match (read(import, table, context, row), doubles.get(&row.line)) {
-            (Ok(_), Some((_, true))) => present += 1,
-            (Ok(_), Some((line, false))) => {
-                rejects.push((row.line, format!("line {line} has the same number and says something else")));
+        let double = doubles.get(&row.line);
+        if let Some((line, false)) = double {
+            rejects.push((row.line, format!("line {line} has the same number and says something else")));
+        } else if number_of(table, row).is_some_and(|number| known.contains(number)) {
+            present += 1;
+        } else {
+            match read(import, table, context, row) {
+                // The same line once more.
+                Ok(_) if double.is_some() => present += 1,
+                Ok(row) => ready.push(row),
+                Err(reason) => rejects.push((row.line, reason)),
             }
-            (Ok(row), None) => ready.push(row),
-            (Err(reason), _) => rejects.push((row.line, reason)),
         }
     }
 
     let mut tx = db.begin().await?;
-    let numbers: Vec<&str> = ready.iter().map(|row| row.number.as_str()).collect();
-    let known: HashSet<String> =
-        store::known(&mut tx, I::KIND, &numbers).await?.into_iter().map(|(number, _)| number).collect();
-    ready.retain(|row| !known.contains(&row.number));
-    present += known.len();
     let mut verdicts = import.judge(&mut tx, &mut ready).await?.into_iter();
     ready.retain(|row| match verdicts.next() {
         Some(Verdict::New) => true,
@@ -195,12 +202,11 @@ async fn store_rows<I: Import>(
             }
             Err(error) if matches!(error.class(), Some(SqlstateClass::Integrity | SqlstateClass::Data)) => {
                 store::savepoint(tx, "ROLLBACK TO SAVEPOINT").await?;
-                match rows {
-                    [row] => rejects.push((row.line, refusal(&error))),
-                    _ => {
-                        let (left, right) = rows.split_at(rows.len() / 2);
-                        waiting.extend([right, left]);
-                    }
+                if let [row] = rows {
+                    rejects.push((row.line, refusal(&error)));
+                } else {
+                    let (left, right) = rows.split_at(rows.len() / 2);
+                    waiting.extend([right, left]);
                 }
             }
             Err(error) => return Err(error),

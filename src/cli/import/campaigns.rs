@@ -66,7 +66,6 @@ impl Import for Campaigns {
             && code.starts_with(|c: char| c.is_ascii_lowercase())
             && code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         fields.check(fits, "code", "must be 1 to 40 of a-z 0-9 _, beginning with a letter");
-        fields.check(!context.has_campaign(&code), "code", "is taken by a campaign that is here; write another one");
         Some(Campaign { city_id: city.id, code, name: name?, active, phones })
     }
 

@@ -144,11 +144,6 @@ impl Context {
             }
         }
     }
-
-    /// Whether a campaign has this code already.
-    pub fn has_campaign(&self, code: &str) -> bool {
-        self.campaigns.iter().any(|campaign| campaign.code == code)
-    }
 }
 
 fn item(items: &[Item], fields: &mut Fields<'_>, name: &'static str) -> Option<String> {

@@ -79,12 +79,9 @@ impl<'a> Fields<'a> {
 
     /// Rubles and kopecks: spaces, a comma and a currency are fine.
     pub fn money(&mut self, name: &'static str) -> Option<Decimal> {
-        let amount = match rubles(self.get(name)?) {
-            Some(amount) => amount,
-            None => {
-                self.problem(name, "is no amount of money");
-                return None;
-            }
+        let Some(amount) = rubles(self.get(name)?) else {
+            self.problem(name, "is no amount of money");
+            return None;
         };
         self.check(amount >= Decimal::ZERO, name, "must not be negative");
         self.check(amount <= MOST_RUBLES, name, "is too large");
@@ -140,17 +137,16 @@ fn moment(text: &str, zone: Tz) -> Result<DateTime<Utc>, &'static str> {
         "%Y-%m-%dT%H:%M",
         "%Y-%m-%d %H:%M",
     ];
-    let at = match DateTime::parse_from_rfc3339(text) {
-        Ok(at) => at.with_timezone(&Utc),
-        Err(_) => {
-            let local = FORMATS
-                .iter()
-                .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-                .ok_or("is no date and time that exists; write DD.MM.YYYY HH:MM")?;
-            // An hour that the clocks pass twice is taken the first time.
-            let at = zone.from_local_datetime(&local).earliest();
-            at.ok_or("does not exist in the city: the clocks went forward over it")?.with_timezone(&Utc)
-        }
+    let at = if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        at.with_timezone(&Utc)
+    } else {
+        let local = FORMATS
+            .iter()
+            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+            .ok_or("is no date and time that exists; write DD.MM.YYYY HH:MM")?;
+        // An hour that the clocks pass twice is taken the first time.
+        let at = zone.from_local_datetime(&local).earliest();
+        at.ok_or("does not exist in the city: the clocks went forward over it")?.with_timezone(&Utc)
     };
     if (946_684_800..4_102_444_800).contains(&at.timestamp()) { Ok(at) } else { Err("must lie between 2000 and 2100") }
 }

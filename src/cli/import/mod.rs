@@ -40,31 +40,38 @@ use crate::{
 const EXIT_REJECTED: u8 = 3;
 
 const HELP: &str = "\
-Import campaigns and masters first, then requests, then transactions: each refers to those before it.
+Import campaigns and masters first, then requests, then transactions, since each refers to those
+before it. Cities have to exist.
 
   switchboard import campaigns campaigns.csv
   switchboard import masters masters.csv
   switchboard import requests requests.csv
   switchboard import transactions cash.csv
 
-Columns, by their Russian heading or the English name in brackets; * must be there, in any order:
+Columns, in any order, by the Russian heading or the English name; * must be there:
 
-  campaigns     Номер* (number), Название* (name), Город* (city), Телефоны* (phones), Код (code), Активна (active)
-  masters       Номер* (number), Имя* (name), Города* (cities), Доля* (share), Логин (login), Статус (status)
-  requests      Номер* (number), Дата создания* (created_at), Телефон* (phone), Город* (city), Тип* (type),
-                Статус* (status), Имя (client_name), Адрес (address), РК (campaign), Направление (direction),
-                Источник (source), Мастер (master), Дата встречи (meeting_at), Дата перезвона (callback_at),
-                Дата продолжения (resume_at), Итог (result), Расход (expenses), Чистыми (net),
-                Сдача мастера (handover), Дата закрытия (closed_at), Описание (description), Комментарий (comment)
-  transactions  Номер* (number), Дата* (at), Город* (city), Тип* (type), Сумма* (amount), Мастер (master),
-                Заявка (request)
+  campaigns
+    Номер* number, Название* name, Город* city, Телефоны* phones, Код code, Активна active
+  masters
+    Номер* number, Имя* name, Города* cities, Доля* share, Логин login, Статус status
+  requests
+    Номер* number, Дата создания* created_at, Телефон* phone, Город* city, Тип* type,
+    Статус* status, Имя client_name, Адрес address, РК campaign, Направление direction,
+    Источник source, Мастер master, Дата встречи meeting_at, Дата перезвона callback_at,
+    Дата продолжения resume_at, Итог result, Расход expenses, Чистыми net,
+    Сдача мастера handover, Дата закрытия closed_at, Описание description, Комментарий comment
+  transactions
+    Номер* number, Дата* at, Город* city, Тип* type, Сумма* amount, Мастер master,
+    Заявка request
 
-Separated by ; or , in UTF-8 or Windows-1251. Dates as DD.MM.YYYY HH:MM or ISO, in the city's time zone.
-Cities have to exist. A row that was imported before is left as it is: run it as often as you like.
-What was not taken is written beside the file, as FILE.rejects.csv with line and reason; mend it and import that.
+The file is UTF-8 or Windows-1251, separated by ; or , with times as DD.MM.YYYY HH:MM or ISO in
+the time zone of the city. What was imported before is left as it is: repeat it as you like.
 
-Exit code: 0 everything is in, 3 some rows were rejected, 1 the import could not be finished (run it again:
-it goes on where it was).";
+Rows that were not taken are written beside the file, as FILE.rejects.csv, with line and reason;
+mend them there and import that file.
+
+Exit code: 0 everything is in, 3 some rows were rejected, 1 the import could not be finished;
+the same command then goes on where it was.";
 
 /// Read an export of the old system
 #[derive(Debug, Args)]
@@ -105,7 +112,7 @@ async fn import<I: Import>(import: &I, arguments: &Arguments, config: &Config) -
     let name = arguments.file.display();
     let content = fs::read(&arguments.file).with_context(|| format!("{name}"))?;
     let table = Table::parse(&content, I::COLUMNS).with_context(|| format!("{name}"))?;
-    let sha256: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = super::hex(&Sha256::digest(&content));
     drop(content);
     let unused = table.unused();
     if !unused.is_empty() {
