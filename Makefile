@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate test scale lint audit coverage docs sqlx build-release clean
+.PHONY: help run simulate backup restore test scale lint audit coverage docs sqlx build-release clean
 
 program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
 
@@ -24,6 +24,16 @@ simulate: ## Send a day's calls and requests to the server of `make run`; ARGS="
 	@scripts/setup
 	cargo build --locked
 	exec $(program) simulate $(ARGS)
+
+backup: ## Back up the database and the files of `make run`; ARGS="--to DIR"
+	@scripts/setup postgres
+	cargo build --locked
+	exec $(program) backup $(ARGS)
+
+restore: ## Read a backup back: ARGS="--from DIR", and --force to replace what is there
+	@scripts/setup postgres
+	cargo build --locked
+	exec $(program) restore $(ARGS)
 
 test: ## Run all tests
 	@scripts/setup postgres redis promtool

@@ -1,8 +1,10 @@
 //! The command line: what a person types. Each command is a thin shell over the library.
 
+pub mod backup;
 pub mod database;
 pub mod demo;
 pub mod generate;
+pub mod import;
 pub mod progress;
 pub mod serve;
 pub mod simulate;
@@ -50,6 +52,9 @@ enum Command {
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
+    Import(import::Arguments),
+    Backup(backup::BackupArguments),
+    Restore(backup::RestoreArguments),
     /// Play a day of a call centre against a running server, and check its counts
     Simulate(simulate::Arguments),
     /// Fill the database with the past of a company, to measure at its size
@@ -101,6 +106,9 @@ impl Cli {
                 println!("{} of {} migrations applied now; the schema is up to date", outcome.applied, outcome.total);
             }
             Command::User(command) => user::run(command, read()?).await?,
+            Command::Backup(arguments) => backup::run(arguments, &unchecked(&read()?)?).await?,
+            Command::Restore(arguments) => backup::restore(arguments, &unchecked(&read()?)?).await?,
+            Command::Import(arguments) => return import::run(arguments, &unchecked(&read()?)?).await,
             Command::Simulate(arguments) => return simulate::run(arguments, &unchecked(&read()?)?).await,
             Command::Generate(arguments) => generate::run(arguments, &unchecked(&read()?)?).await?,
             Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),
@@ -114,6 +122,15 @@ impl Cli {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A checksum as people write it.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Typed settings for a command that serves nobody and so needs no secrets.

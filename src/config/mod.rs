@@ -106,7 +106,7 @@ sections! {
     /// Live events.
     Events { poll_interval_ms: u64, buffer: usize }
     /// How long things are kept.
-    Retention { interval_s: u64, batch_rows: u32 }
+    Retention { interval_s: u64, batch_rows: u32, inbox_days: u32, sessions_days: u32, personal_data_days: u32 }
     /// What every provider has in common.
     Telephony { region: String, dedupe_window_s: u32 }
     /// The webhook worker.
@@ -185,6 +185,15 @@ impl Config {
         ] {
             if !(1..=most).contains(&value) {
                 return fail(key, &format!("must be between 1 and {most}"));
+            }
+        }
+        for (key, days) in [
+            ("retention.inbox_days", self.retention.inbox_days),
+            ("retention.sessions_days", self.retention.sessions_days),
+            ("retention.personal_data_days", self.retention.personal_data_days),
+        ] {
+            if days > 36_500 {
+                return fail(key, "must be at most 36500 (a century); 0 is for ever");
             }
         }
         if self.http.insecure_cookies && !self.http.addr.ip().is_loopback() {

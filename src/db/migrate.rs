@@ -66,6 +66,12 @@ pub async fn run(options: &PgConnectOptions) -> anyhow::Result<Outcome> {
     }
 }
 
+/// The newest migration of this binary.
+#[must_use]
+pub fn newest() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
 /// Whether every migration of this binary is applied.
 ///
 /// # Errors

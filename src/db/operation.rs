@@ -85,6 +85,9 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    Retention = "retention" "UPDATE" "retained";
+    LastBackup = "last_backup" "SELECT" "maintenance_runs";
+    Import = "import" "INSERT" "imported_keys";
     CampaignByLine = "campaign_by_line" "SELECT" "campaign_numbers";
     ReportCallCentre = "report_call_centre" "SELECT" "calls";
     ReportCities = "report_cities" "SELECT" "requests";

@@ -10,6 +10,7 @@ use super::csv::{self, Batches, Table};
 use crate::{
     app::App,
     auth::{Caller, caller::RequestReader},
+    dictionaries,
     error::{AppError, Problem},
     http::{
         cursor::Cursor,
@@ -118,7 +119,8 @@ pub(super) async fn export_requests(
     errors.check(params.cursor.is_none(), PAGING[0], "has no place in an export, which has no pages");
     errors.check(params.limit.is_none(), PAGING[1], "has no place in an export, which has no pages");
     errors.into_result()?;
-    let mut filter = Filter::new(params, &app.config.telephony.region)?;
+    let known = dictionaries::cached(&app).await?;
+    let mut filter = Filter::new(params, &app.config.telephony.region, &known)?;
     filter.limit = BATCH;
     let name = format!("requests_{}", app.clock.now().format("%Y-%m-%dT%H%M%SZ"));
     csv::attachment(name, Requests { caller: (*caller).clone(), app, filter: Some(filter) }).await

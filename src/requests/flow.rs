@@ -146,7 +146,13 @@ async fn advance(
     let mut effects = settle(&mut next, &before, to, now);
     let actor_id = caller.principal.user_id;
     effects.extend(book(&mut tx, &mut next, &before, actor_id, now).await?);
-    write(&mut tx, &mut next, &before, Some(actor_id), body.reason.as_deref()).await?;
+    let written = write(&mut tx, &mut next, &before, Some(actor_id), body.reason.as_deref()).await;
+    written.map_err(|error| match error.constraint() {
+        Some("requests_anonymised_stays_closed") => {
+            error::CONFLICT.because("Its personal data has been removed, so it cannot be opened again.")
+        }
+        _ => error.into(),
+    })?;
     tx.commit().await?;
     record(&app.metrics, &effects);
     Ok(next)

@@ -81,7 +81,7 @@ pub struct RequestView {
     /// Code of the advertising campaign whose number was called.
     #[schema(example = "nsk_avito")]
     pub campaign: Option<String>,
-    /// The client's phone, E.164.
+    /// The client's phone, E.164; `anonymised-` and a number once it has been removed.
     #[schema(example = "+79130000001")]
     pub client_phone: String,
     /// The client's name, once known.

@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::labels::{
     AuthResult, CacheName, CacheResult, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method, PoolState,
-    RateLimitScope, RejectionReason, Route, SqlstateClass, Status, Values, WebhookOutcome,
+    RateLimitScope, RejectionReason, RetentionTable, Route, SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
     auth::Role,
@@ -294,6 +294,10 @@ catalogue! {
         "Income booked: the company's share of finished service requests.";
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }
         "Income reversed when a finished service request was reopened.";
+    counter retention_rows = "switchboard_retention_rows_total" [zero] { table: RetentionTable }
+        "Rows deleted or anonymised because they had been kept long enough.";
+    gauge backup_last_success = "switchboard_backup_last_success_timestamp_seconds" {}
+        "When the last backup was finished, unix time; absent as long as there is none.";
 
     gauge requests_open = "switchboard_service_requests_open" { status: RequestStatus }
         "Service requests that are not finished, by state; absent until the collector's first round.";

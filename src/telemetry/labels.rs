@@ -210,6 +210,26 @@ label_enum! {
 }
 
 label_enum! {
+    /// A table whose rows are not kept for ever.
+    pub enum RetentionTable {
+        /// Deleted.
+        WebhookEvents = "webhook_events",
+        /// Deleted.
+        Sessions = "sessions",
+        /// Anonymised.
+        Requests = "requests",
+        /// Anonymised.
+        RequestComments = "request_comments",
+        /// Anonymised.
+        RequestEvents = "request_events",
+        /// Anonymised.
+        Clients = "clients",
+        /// Anonymised.
+        Calls = "calls",
+    }
+}
+
+label_enum! {
     /// A typed cache.
     pub enum CacheName {
         /// Dictionaries.

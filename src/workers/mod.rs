@@ -15,7 +15,7 @@ use crate::{
         inbox::{self, Progress},
         providers::Provider,
     },
-    events,
+    events, keeping,
     reports::collector,
     sla,
 };
@@ -30,6 +30,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
+    app.lifecycle.spawn(supervise("retention", app.clone(), run_retention));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
     app.lifecycle.spawn(supervise("sla", app.clone(), run_sla));
     app.lifecycle.spawn(supervise("events", app.clone(), events::tailer::run));
@@ -74,6 +75,12 @@ async fn run_sla(app: App) {
     elected::run(app, Job::Sla, interval, |app, db| Box::pin(sla::job::round(app, db))).await;
 }
 
+/// Removes what has been kept long enough, on one replica for all.
+async fn run_retention(app: App) {
+    let interval = Duration::from_secs(app.config.retention.interval_s);
+    elected::run(app, Job::Retention, interval, |app, db| Box::pin(keeping::retention::sweep(app, db))).await;
+}
+
 /// Keeps the gauges that are not set where something happens.
 async fn sample(app: App) {
     let stopped = app.lifecycle.stopped();
@@ -93,7 +100,17 @@ async fn sample(app: App) {
                 app.metrics.webhook_backlog(*provider).set(count);
             }
         }
+        sample_backup(&app).await;
         app.check_dependencies().await;
+    }
+}
+
+/// Exports the time of the last backup, whichever replica or person made it.
+pub async fn sample_backup(app: &App) {
+    if let Ok(mut db) = app.db.acquire().await
+        && let Ok(Some(at)) = keeping::store::last_backup(&mut db).await
+    {
+        app.metrics.backup_last_success().set(at.timestamp());
     }
 }
 

@@ -31,7 +31,8 @@ async fn run(arguments: Vec<String>, environment: Vec<(&'static str, String)>, i
 
 #[test]
 fn every_command_explains_itself() {
-    let commands = ["serve", "migrate", "user", "simulate", "openapi", "metrics", "config"];
+    let commands =
+        ["serve", "migrate", "user", "import", "backup", "restore", "simulate", "openapi", "metrics", "config"];
     let overview = process::run(&["--help"], &[], b"").success();
     for command in commands {
         assert!(overview.lines().any(|line| line.trim().starts_with(command)), "{command}: {overview}");

@@ -15,6 +15,7 @@ use switchboard::{
         labels::{DICTIONARY_CAP, Values},
         metrics::SERIES_CEILING,
     },
+    workers,
 };
 
 use crate::support::{
@@ -53,13 +54,15 @@ async fn what_is_exposed_is_what_the_catalogue_declares() {
         let exposed = families(scrape);
         declared.iter().filter(|name| !exposed.contains_key(*name)).map(|name| (*name).to_owned()).collect()
     };
-    // Until there was a request there are no sizes, until it was asked for no dependency is up or down, and
-    // until the collector's first round nothing is known of the business.
+    // Until there was a request there are no sizes, until it was asked for no dependency is up or down, until
+    // the collector's first round nothing is known of the business, and before the first backup there is no last
+    // one.
     let not_yet = [
         "dependency_up",
         "http_server_request_body_size_bytes",
         "http_server_response_body_size_bytes",
         "switchboard_active_users",
+        "switchboard_backup_last_success_timestamp_seconds",
         "switchboard_collector_last_success_timestamp_seconds",
         "switchboard_service_request_oldest_open_timestamp_seconds",
         "switchboard_service_requests_open",
@@ -68,6 +71,10 @@ async fn what_is_exposed_is_what_the_catalogue_declares() {
     assert_eq!(missing(&app.scrape().await), not_yet);
 
     app.app.check_dependencies().await;
+    let backup =
+        "INSERT INTO maintenance_runs (kind, started_at, finished_at, bytes) VALUES ('backup', 'epoch', 'epoch', 0)";
+    app.database.execute(backup).await;
+    workers::sample_backup(&app.app).await;
     app.actor(Role::Operator, &[MOSCOW]).await.create_request(MOSCOW, "+79161234567").await;
     collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
     let scrape = app.scrape().await;

@@ -82,6 +82,17 @@ pub fn run(arguments: &[&str], environment: &[(&str, String)], input: &[u8]) -> 
     Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// As [`run`], off the asynchronous threads, which serve the database and the other side.
+pub async fn run_beside(arguments: &[&str], environment: &[(&'static str, String)]) -> Outcome {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let environment = environment.to_vec();
+    let work = move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&arguments, &environment, b"")
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
 /// A server in a process of its own, on free ports.
 pub struct Server {
     pub public: SocketAddr,

@@ -1,0 +1,82 @@
+//! The job that removes what has been kept long enough: in small batches, each a short transaction on
+//! the job's own connection, so that nobody waits for it and a failure costs one batch.
+//!
+//! Personal data of a request goes with the request's end: name, address, description, comments, what
+//! the history quotes, then the client's number when none of their requests needs it any more, and the
+//! numbers of calls. Figures, states and times stay, and with them every report.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::sleep;
+
+use super::store::{self, Removed};
+use crate::{
+    app::App,
+    db::{Conn, DbError},
+};
+
+/// Between two batches, so that the disk and those who wait for a lock get their turn.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One kind of thing that is not kept for ever.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Webhook events that were dealt with.
+    Inbox,
+    /// Sessions that are over.
+    Sessions,
+    /// What ended requests say about clients.
+    Requests,
+    /// Numbers in calls. After the requests: a call waits for the request it belongs to.
+    Calls,
+}
+
+/// Removes everything that is due.
+///
+/// # Errors
+/// As the database; what was removed until then stays removed, and the next round goes on.
+pub async fn sweep(app: &App, db: &mut Conn) -> Result<(), DbError> {
+    let kept = &app.config.retention;
+    for (step, days) in [
+        (Step::Inbox, kept.inbox_days),
+        (Step::Sessions, kept.sessions_days),
+        (Step::Requests, kept.personal_data_days),
+        (Step::Calls, kept.personal_data_days),
+    ] {
+        // 0 is for ever.
+        if days > 0 {
+            exhaust(app, db, step, app.clock.now() - TimeDelta::days(i64::from(days))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Repeats a step until nothing is due or the server stops.
+async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) -> Result<(), DbError> {
+    let stopped = app.lifecycle.stopped();
+    let limit = i64::from(app.config.retention.batch_rows);
+    while !stopped.is_cancelled() {
+        let removed = match step {
+            Step::Inbox => store::delete_webhook_events(db, before, limit).await?,
+            Step::Sessions => store::delete_sessions(db, before, limit).await?,
+            Step::Requests => store::anonymise_requests(db, before, app.clock.now(), limit).await?,
+            Step::Calls => store::anonymise_calls(db, before, app.clock.now(), limit).await?,
+        };
+        record(app, &removed);
+        if !removed.more {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+fn record(app: &App, removed: &Removed) {
+    for (table, rows) in &removed.rows {
+        app.metrics.retention_rows(*table).inc_by(*rows);
+        if *rows > 0 {
+            tracing::info!(table = table.as_str(), rows, "kept long enough, and removed");
+        }
+    }
+}

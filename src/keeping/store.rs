@@ -1,0 +1,231 @@
+//! SQL of retention and of the last backup.
+//!
+//! Each function removes one batch and is one transaction. Locks are taken in the house's order (calls,
+//! client, request), and a row that somebody holds is left for the next round.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    db::{Conn, DbError, DbOperation},
+    telemetry::labels::RetentionTable,
+};
+
+/// Stands for a text that was personal data.
+const REMOVED: &str = "[removed]";
+
+/// What one batch removed.
+#[derive(Debug)]
+pub struct Removed {
+    /// Rows deleted or anonymised, by table.
+    pub rows: Vec<(RetentionTable, u64)>,
+    /// Whether it was a full batch, so that another one may follow.
+    pub more: bool,
+}
+
+impl Removed {
+    fn of(table: RetentionTable, rows: u64, limit: i64) -> Self {
+        Self { rows: vec![(table, rows)], more: rows >= limit.unsigned_abs() }
+    }
+}
+
+/// Deletes events of the inbox that came in before; pending ones stay.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_webhook_events(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM webhook_events WHERE id IN (
+             SELECT id FROM webhook_events WHERE received_at < $1 AND status <> 'pending'
+              ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::WebhookEvents, done.rows_affected(), limit))
+}
+
+/// Deletes sessions that were over before.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_sessions(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM sessions WHERE id IN (
+             SELECT id FROM sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::Sessions, done.rows_affected(), limit))
+}
+
+/// Removes what requests that ended before say about their clients.
+///
+/// # Errors
+/// As the database; the batch is then undone.
+pub async fn anonymise_requests(
+    db: &mut Conn,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Removed, DbError> {
+    begin(db).await?;
+    let outcome = anonymise_requests_begun(db, before, now, limit).await;
+    end(db, outcome).await
+}
+
+async fn anonymise_requests_begun(
+    db: &mut Conn,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "SELECT id, client_id FROM requests
+          WHERE anonymised_at IS NULL AND COALESCE(closed_at, deleted_at) < $1
+          ORDER BY COALESCE(closed_at, deleted_at), id LIMIT $2",
+        before,
+        limit
+    );
+    let due = telemetry.run(DbOperation::Retention, query.fetch_all(&mut *pg)).await?;
+    if due.is_empty() {
+        return Ok(Removed { rows: Vec::new(), more: false });
+    }
+    let (ids, clients): (Vec<i64>, Vec<i64>) = due.iter().map(|row| (row.id, row.client_id)).unzip();
+    // A call of the client waits here, or is waited for: no request can join while the number goes.
+    let query =
+        sqlx::query_scalar!("SELECT id FROM clients WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", &clients);
+    let clients = telemetry.run(DbOperation::Retention, query.fetch_all(&mut *pg)).await?;
+    // Looked at again now that it is locked: somebody may have reopened it.
+    let query = sqlx::query_scalar!(
+        "SELECT id FROM requests
+          WHERE id = ANY($1) AND client_id = ANY($2) AND anonymised_at IS NULL AND COALESCE(closed_at, deleted_at) < $3
+          ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+        &ids,
+        &clients,
+        before
+    );
+    let ids = telemetry.run(DbOperation::Retention, query.fetch_all(&mut *pg)).await?;
+    let query = sqlx::query!(
+        "UPDATE requests SET client_name = NULL, address = NULL, description = NULL, anonymised_at = $2, version = version + 1
+          WHERE id = ANY($1)",
+        &ids,
+        now
+    );
+    let requests = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
+    let query = sqlx::query!("UPDATE request_comments SET body = $2 WHERE request_id = ANY($1)", &ids, REMOVED);
+    let comments = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
+    // What the history's trigger asks for; it ends with the transaction.
+    let query =
+        sqlx::query_scalar!(r#"SELECT set_config('switchboard.anonymising', 'on', true) IS NOT NULL AS "set!""#);
+    telemetry.run(DbOperation::Retention, query.fetch_one(&mut *pg)).await?;
+    let query = sqlx::query!(
+        "UPDATE request_events SET diff = request_diff_without_person(diff), reason = CASE WHEN reason IS NULL THEN NULL ELSE $2 END
+          WHERE request_id = ANY($1) AND (reason <> $2 OR diff <> request_diff_without_person(diff))",
+        &ids,
+        REMOVED
+    );
+    let events = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
+    let query = sqlx::query!(
+        "UPDATE clients SET phone_e164 = 'anonymised-' || id, anonymised_at = $2
+          WHERE id = ANY($1) AND anonymised_at IS NULL
+            AND NOT EXISTS (SELECT FROM requests WHERE client_id = clients.id AND anonymised_at IS NULL)",
+        &clients,
+        now
+    );
+    let numbers = telemetry.run(DbOperation::Retention, query.execute(pg)).await?.rows_affected();
+    forget_files(db, &ids).await?;
+    Ok(Removed {
+        rows: vec![
+            (RetentionTable::Requests, requests),
+            (RetentionTable::RequestComments, comments),
+            (RetentionTable::RequestEvents, events),
+            (RetentionTable::Clients, numbers),
+        ],
+        // A batch of which everything was held by others would be found again and again.
+        more: due.len() as u64 >= limit.unsigned_abs() && requests > 0,
+    })
+}
+
+/// Removes the numbers of calls that came in before, unless they belong to a request that keeps them.
+///
+/// # Errors
+/// As the database; the batch is then undone.
+pub async fn anonymise_calls(
+    db: &mut Conn,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Removed, DbError> {
+    begin(db).await?;
+    let outcome = anonymise_calls_begun(db, before, now, limit).await;
+    end(db, outcome).await
+}
+
+async fn anonymise_calls_begun(
+    db: &mut Conn,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "UPDATE calls SET from_raw = NULL, from_e164 = NULL, to_raw = NULL, anonymised_at = $2
+          WHERE id IN (
+             SELECT c.id FROM calls c LEFT JOIN requests r ON r.id = c.request_id
+              WHERE c.received_at < $1 AND c.anonymised_at IS NULL AND (r.id IS NULL OR r.anonymised_at IS NOT NULL)
+              ORDER BY c.received_at, c.id LIMIT $3 FOR NO KEY UPDATE OF c SKIP LOCKED)
+          RETURNING id",
+        before,
+        now,
+        limit
+    );
+    let ids = telemetry.run(DbOperation::Retention, query.fetch_all(pg)).await?;
+    forget_recordings(db, &ids).await?;
+    Ok(Removed::of(RetentionTable::Calls, ids.len() as u64, limit))
+}
+
+/// The place to delete the files of requests that have just been anonymised, in the same transaction;
+/// the objects go after its commit.
+#[expect(clippy::unused_async, reason = "it will ask the database as soon as there is a table of files")]
+async fn forget_files(_: &mut Conn, _requests: &[i64]) -> Result<(), DbError> {
+    Ok(())
+}
+
+/// The place to delete the recordings of calls that have just been anonymised, as [`forget_files`].
+#[expect(clippy::unused_async, reason = "it will ask the database as soon as there is a table of recordings")]
+async fn forget_recordings(_: &mut Conn, _calls: &[i64]) -> Result<(), DbError> {
+    Ok(())
+}
+
+async fn begin(db: &mut Conn) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    telemetry.run(DbOperation::Begin, sqlx::query("BEGIN").execute(pg)).await.map(drop)
+}
+
+async fn end<T>(db: &mut Conn, outcome: Result<T, DbError>) -> Result<T, DbError> {
+    let (pg, telemetry) = db.parts();
+    match outcome {
+        Ok(value) => telemetry.run(DbOperation::Commit, sqlx::query("COMMIT").execute(pg)).await.map(|_| value),
+        Err(error) => {
+            // Where this fails too, the connection is broken and the server rolls back by itself.
+            let _ = telemetry.run(DbOperation::Retention, sqlx::query("ROLLBACK").execute(pg)).await;
+            Err(error)
+        }
+    }
+}
+
+/// When the last backup was finished; `None` when there has been none.
+///
+/// # Errors
+/// As the database.
+pub async fn last_backup(db: &mut Conn) -> Result<Option<DateTime<Utc>>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!(
+        "SELECT finished_at FROM maintenance_runs WHERE kind = 'backup' ORDER BY finished_at DESC LIMIT 1"
+    );
+    telemetry.run(DbOperation::LastBackup, query.fetch_optional(pg)).await
+}

@@ -1,0 +1,266 @@
+//! What is removed because of its age, and what is not.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use switchboard::{auth::Role, db::DbError, keeping::retention};
+
+use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, config, telephony::Call};
+
+async fn sweep(app: &TestApp) -> Result<(), DbError> {
+    retention::sweep(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await
+}
+
+/// Everything in these tables, as one text.
+async fn content(app: &TestApp, tables: &[&str]) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in tables {
+        let sql = format!("SELECT COALESCE(string_agg(t::text, E'\\n' ORDER BY id::text), '') FROM {table} t");
+        all.push(
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut app.database.connect().await).await.unwrap(),
+        );
+    }
+    all
+}
+
+const TOUCHED: [&str; 7] =
+    ["requests", "request_comments", "request_events", "clients", "calls", "webhook_events", "sessions"];
+
+/// A request that is done, with everything that people write down about a client.
+async fn done_request(app: &TestApp, phone: &str) -> i64 {
+    let manager = app.actor(Role::Manager, &[MOSCOW]).await;
+    let master = app.actor(Role::Master, &[MOSCOW]).await;
+    let id = manager.waiting_request(MOSCOW, phone).await;
+    let path = format!("/api/v1/requests/{id}");
+    let told = json!({ "client_name": "Olga Petrova", "description": "the code is 4711", "direction": "locks" });
+    manager.patch(&path, "*", told).await.expect(200);
+    manager.post(&format!("{path}/comments"), json!({ "body": "Olga's dog bites" })).await.expect(201);
+    manager.assign(id, master.id).await.expect(200);
+    for to in ["accepted", "en_route", "in_progress"] {
+        master.move_to(id, json!({ "to": to })).await.expect(200);
+    }
+    let done = json!({ "to": "done", "result": "3000.00", "expenses": "500.00", "reason": "Olga paid in cash" });
+    manager.move_to(id, done).await.expect(200);
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn personal_data_goes_and_figures_stay() {
+    let app = TestApp::start().await;
+    let old = done_request(&app, "+79161234501").await;
+    let regular = done_request(&app, "+79161234502").await;
+    // A call, of the same client as the first, that became a request and was refused.
+    app.stranger().deliver_all(&Call::new("old", "79161234501", MOSCOW_LINE).answered()).await;
+    app.drain_inbox().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    let called = admin.all("/api/v1/requests?status=new").await[0]["id"].as_i64().unwrap();
+    admin.move_to(called, json!({ "to": "refused" })).await.expect(200);
+    let deleted = admin.waiting_request(MOSCOW, "+79161234503").await;
+    admin.delete(&format!("/api/v1/requests/{deleted}"), "*").await.expect(204);
+    let open = admin.waiting_request(MOSCOW, "+79161234504").await;
+
+    app.clock.advance(TimeDelta::days(1825) - TimeDelta::seconds(1));
+    let before = content(&app, &["requests", "request_comments", "request_events", "clients", "calls"]).await;
+    sweep(&app).await.unwrap();
+    let after = content(&app, &["requests", "request_comments", "request_events", "clients", "calls"]).await;
+    assert_eq!(after, before, "a second too early");
+    app.clock.advance(TimeDelta::seconds(2));
+    let admin = app.actor(Role::Admin, &[]).await;
+    let fresh = admin.waiting_request(MOSCOW, "+79161234502").await;
+    let told = json!({ "client_name": "Anna" });
+    admin.patch(&format!("/api/v1/requests/{fresh}"), "*", told).await.expect(200);
+    let figures = "SELECT string_agg(concat_ws('|', id, status, type_id, direction_id, city_id, master_id, result, expenses, net, handover,
+                      created_at, meeting_at, first_response_at, assigned_at, closed_at, updated_at), E'\\n' ORDER BY id) FROM requests";
+    let figures =
+        async || -> String { sqlx::query_scalar(figures).fetch_one(&mut app.database.connect().await).await.unwrap() };
+    let (before, ledger) = (figures().await, content(&app, &["transactions"]).await);
+    sweep(&app).await.unwrap();
+    assert_eq!(figures().await, before);
+    assert_eq!(content(&app, &["transactions"]).await, ledger);
+
+    let gone = "SELECT array_agg(id ORDER BY id)::text FROM requests WHERE anonymised_at IS NOT NULL";
+    let gone: String = sqlx::query_scalar(gone).fetch_one(&mut app.database.connect().await).await.unwrap();
+    let mut expected = [old, regular, called, deleted];
+    expected.sort_unstable();
+    assert_eq!(gone, format!("{{{}}}", expected.map(|id| id.to_string()).join(",")));
+    let everything =
+        content(&app, &["requests", "request_comments", "request_events", "clients", "calls"]).await.join("\n");
+    // The edit of the fresh one quotes the name that it took over.
+    let everything = everything.replace(r#"[""Olga Petrova"", ""Anna""]"#, "");
+    for told in ["Olga", "4711", "dog", "79161234501", "79161234503"] {
+        assert!(!everything.contains(told), "{told}: {everything}");
+    }
+    // Of the client who called again, and of the one whose request is open, the number is needed.
+    for (id, phone) in [(fresh, "+79161234502"), (regular, "+79161234502"), (open, "+79161234504")] {
+        assert_eq!(admin.get(&format!("/api/v1/requests/{id}")).await.expect(200)["client_phone"], phone);
+    }
+    assert_eq!(admin.get(&format!("/api/v1/requests/{open}")).await.expect(200)["address"], "Tverskaya 1");
+
+    let path = format!("/api/v1/requests/{old}");
+    let view = admin.get(&path).await.expect(200);
+    for (field, value) in [
+        ("client_name", Value::Null),
+        ("address", Value::Null),
+        ("description", Value::Null),
+        ("status", json!("done")),
+        ("direction", json!("locks")),
+        ("result", json!("3000.00")),
+        ("handover", json!("1250.00")),
+    ] {
+        assert_eq!(view[field], value, "{field}");
+    }
+    assert!(view["client_phone"].as_str().unwrap().starts_with("anonymised-"), "{view}");
+    let history = admin.all(&format!("{path}/history")).await;
+    assert_eq!(history.len(), 9, "{history:#?}");
+    let last = history.last().unwrap();
+    assert_eq!(last["reason"], "[removed]");
+    assert_eq!(last["diff"]["result"], json!([null, "3000.00"]));
+    assert!(
+        history
+            .iter()
+            .any(|entry| entry["kind"] == "edited" && entry["diff"] == json!({ "direction": [null, "locks"] })),
+        "{history:#?}"
+    );
+    let reopened = admin.move_to(old, json!({ "to": "in_progress", "reason": "again" })).await;
+    assert!(reopened.problem(409, "conflict")["detail"].as_str().unwrap().contains("personal data"));
+
+    let scrape = app.scrape().await;
+    for (table, rows) in [("requests", 4.0), ("request_comments", 2.0), ("clients", 2.0), ("calls", 1.0)] {
+        assert_eq!(scrape.value(&format!("switchboard_retention_rows_total{{table=\"{table}\"}}")), rows, "{table}");
+    }
+    let swept = content(&app, &TOUCHED).await;
+    sweep(&app).await.unwrap();
+    assert_eq!(content(&app, &TOUCHED).await, swept, "again changes nothing");
+    // The number is new to us now.
+    admin.create_request(MOSCOW, "+79161234501").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_can_lose_personal_data_and_nothing_else() {
+    let app = TestApp::start().await;
+    let (old, other) = (done_request(&app, "+79161234501").await, done_request(&app, "+79161234502").await);
+    let anonymise = format!(
+        "UPDATE requests SET client_name = NULL, address = NULL, description = NULL, anonymised_at = now() WHERE id = {old}"
+    );
+    app.database.execute(&anonymise).await;
+    let on = "SET switchboard.anonymising = 'on'";
+    let cleared =
+        "diff = request_diff_without_person(diff), reason = CASE WHEN reason IS NULL THEN NULL ELSE '[removed]' END";
+    for statements in [
+        format!("UPDATE request_events SET {cleared} WHERE request_id = {old}"),
+        format!("{on}; UPDATE request_events SET {cleared} WHERE request_id = {other}"),
+        format!("{on}; UPDATE request_events SET diff = '{{}}' WHERE request_id = {old}"),
+        format!("{on}; UPDATE request_events SET {cleared}, at = now() WHERE request_id = {old}"),
+        format!(
+            "{on}; UPDATE request_events SET {cleared}, to_status = 'new' WHERE request_id = {old} AND to_status = 'done'"
+        ),
+        format!(
+            "{on}; UPDATE request_events SET diff = request_diff_without_person(diff), reason = 'nothing' WHERE request_id = {old}"
+        ),
+        format!("{on}; DELETE FROM request_events WHERE request_id = {old}"),
+        format!("{on}; UPDATE transactions SET amount = 0"),
+    ] {
+        let refusal = app.database.refusal(&statements).await;
+        assert!(refusal.contains("is append-only"), "{statements}: {refusal}");
+    }
+    app.database.execute(&format!("{on}; UPDATE request_events SET {cleared} WHERE request_id = {old}")).await;
+    for (wrong, constraint) in [
+        (format!("UPDATE requests SET address = 'Tverskaya 1' WHERE id = {old}"), "requests_anonymised_is_nameless"),
+        (format!("UPDATE requests SET address = NULL WHERE id = {other}"), "requests_visit_has_place_and_time"),
+        (
+            "UPDATE clients SET phone_e164 = 'anonymised-0', anonymised_at = now()".to_owned(),
+            "clients_phone_e164_check",
+        ),
+        ("UPDATE clients SET phone_e164 = 'anonymised-' || id".to_owned(), "clients_phone_e164_check"),
+        ("UPDATE clients SET anonymised_at = now()".to_owned(), "clients_phone_e164_check"),
+    ] {
+        assert_eq!(app.database.refusal(&wrong).await, constraint, "{wrong}");
+    }
+}
+
+/// Seven old requests of as many clients.
+async fn seven_old_requests(app: &TestApp) {
+    let sql = "WITH client AS (
+                   INSERT INTO clients (phone_e164, created_at) SELECT '+7916000000' || n, '2015-01-01' FROM generate_series(1, 7) n RETURNING id
+               )
+               INSERT INTO requests (client_id, city_id, type_id, source, status, client_name, created_at, updated_at, closed_at)
+               SELECT client.id, (SELECT min(id) FROM cities), (SELECT min(id) FROM request_types), 'manual', 'refused', 'Olga',
+                      '2015-01-01', '2015-01-02', '2015-01-02' FROM client";
+    app.database.execute(sql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_a_transaction_and_a_failure_costs_no_more() {
+    let mut config = config();
+    config.retention.batch_rows = 2;
+    let app = TestApp::start_with(config).await;
+    seven_old_requests(&app).await;
+    let fifth = app.database.count("SELECT id FROM requests ORDER BY id OFFSET 4 LIMIT 1").await;
+    let obstacle = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'disk full'; END $$;
+         CREATE TRIGGER obstacle BEFORE UPDATE ON requests FOR EACH ROW WHEN (OLD.id = {fifth}) EXECUTE FUNCTION refuse()"
+    );
+    app.database.execute(&obstacle).await;
+    let anonymised = "SELECT count(*) FROM requests WHERE anonymised_at IS NOT NULL";
+    // On one connection: the one that failed must be usable, and have nothing open.
+    let mut db = app.app.db.connect_alone().await.unwrap();
+    retention::sweep(&app.app, &mut db).await.unwrap_err();
+    assert_eq!(app.database.count(anonymised).await, 4);
+    assert_eq!(app.database.count("SELECT count(*) FROM clients WHERE anonymised_at IS NOT NULL").await, 4);
+    assert_eq!(app.scrape().await.value("switchboard_retention_rows_total{table=\"requests\"}"), 4.0);
+
+    app.database.execute("DROP TRIGGER obstacle ON requests").await;
+    retention::sweep(&app.app, &mut db).await.unwrap();
+    assert_eq!(app.database.count(anonymised).await, 7);
+    let largest = "SELECT max(count) FROM (SELECT count(*) FROM requests GROUP BY xmin::text) AS batch";
+    assert_eq!(app.database.count(largest).await, 2);
+    assert_eq!(app.database.count("SELECT count(DISTINCT xmin::text) FROM requests").await, 4);
+    assert_eq!(app.scrape().await.value("switchboard_retention_rows_total{table=\"requests\"}"), 7.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_somebody_holds_waits_for_the_next_round() {
+    let mut config = config();
+    config.retention.batch_rows = 7;
+    let app = TestApp::start_with(config).await;
+    seven_old_requests(&app).await;
+    let mut holder = app.database.connect().await;
+    let mut held = sqlx::Connection::begin(&mut holder).await.unwrap();
+    sqlx::Executor::execute(&mut *held, "SELECT 1 FROM clients WHERE phone_e164 = '+79160000003' FOR UPDATE")
+        .await
+        .unwrap();
+    sweep(&app).await.unwrap();
+    let left = "SELECT count(*) FROM requests WHERE anonymised_at IS NULL";
+    assert_eq!(app.database.count(left).await, 1);
+    held.rollback().await.unwrap();
+    sweep(&app).await.unwrap();
+    assert_eq!(app.database.count(left).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_sessions_go_after_their_days_and_zero_is_for_ever() {
+    let mut config = config();
+    config.retention.personal_data_days = 0;
+    let app = TestApp::start_with(config).await;
+    seven_old_requests(&app).await;
+    app.actor(Role::Operator, &[MOSCOW]).await;
+    let events = "INSERT INTO webhook_events (provider, kind, event_key, payload, status, next_attempt_at, received_at)
+                  SELECT 'mango', 'call', 'k' || age || status, '{}', status, now(), '2026-06-01T07:00:00Z'::timestamptz - age * interval '1 day'
+                    FROM unnest(ARRAY[0, 89, 91]) age, unnest(ARRAY['pending', 'processed', 'ignored', 'failed']) status";
+    app.database.execute(events).await;
+    sweep(&app).await.unwrap();
+    let left = "SELECT count(*) FROM webhook_events";
+    assert_eq!(app.database.count(left).await, 9);
+    assert_eq!(app.database.count(&format!("{left} WHERE event_key LIKE 'k91%' AND status = 'pending'")).await, 1);
+    assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 1);
+    // A session ends after twelve hours; thirty days later it goes.
+    app.clock.advance(TimeDelta::hours(12) + TimeDelta::days(30));
+    sweep(&app).await.unwrap();
+    assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 1);
+    app.clock.advance(TimeDelta::seconds(1));
+    sweep(&app).await.unwrap();
+    assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 0);
+    assert_eq!(app.database.count("SELECT count(*) FROM requests WHERE anonymised_at IS NOT NULL").await, 0);
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value("switchboard_retention_rows_total{table=\"sessions\"}"), 1.0);
+    assert_eq!(scrape.value("switchboard_retention_rows_total{table=\"requests\"}"), 0.0);
+}
