@@ -42,7 +42,12 @@ operations! {
     CommentInsert = "comment_insert" "INSERT" "request_comments";
     CommentList = "comment_list" "SELECT" "request_comments";
     TransactionInsert = "transaction_insert" "INSERT" "transactions";
-    TransactionReverse = "transaction_reverse" "INSERT" "transactions";
+    TransactionOfRequest = "transaction_of_request" "SELECT" "transactions";
+    TransactionById = "transaction_by_id" "SELECT" "transactions";
+    TransactionList = "transaction_list" "SELECT" "transactions";
+    TransactionBalance = "transaction_balance" "SELECT" "transactions";
+    TransactionSign = "transaction_sign" "SELECT" "transaction_types";
+    MasterOfTransaction = "master_of_transaction" "SELECT" "users";
     WebhookInsert = "webhook_insert" "INSERT" "webhook_events";
     WebhookClaim = "webhook_claim" "SELECT" "webhook_events";
     WebhookOfCall = "webhook_of_call" "SELECT" "webhook_events";

@@ -283,9 +283,9 @@ catalogue! {
     gauge webhook_backlog = "switchboard_webhook_backlog" [zero] { provider: Provider }
         "Webhook events stored and not yet processed, over all replicas: query with max.";
     amount revenue = "switchboard_revenue_rubles_total" { city: &DictionaryCode }
-        "Income booked: the company's share of finished service requests.";
+        "Income booked: the company's share of finished service requests, and what was booked by hand.";
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }
-        "Income reversed when a finished service request was reopened.";
+        "Income reversed: a finished service request was reopened, or a booking by hand taken back.";
 
     histogram db_operation_duration = "db_client_operation_duration_seconds" (OPERATION_SECONDS) [zero] { operation: DbOperation }
         "Duration of database operations.";

@@ -28,4 +28,5 @@ mod scope;
 mod serve;
 mod simulate;
 mod state_machine;
+mod transactions;
 mod webhooks;
