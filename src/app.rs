@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     config::Config,
     db::{Db, Readiness},
+    files::storage::Storage,
     http::rate_limit::Limit,
     lifecycle::Lifecycle,
     redis_client::RedisClient,
@@ -40,6 +41,7 @@ pub struct Shared {
     pub passwords: Passwords,
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
+    pub storage: Storage,
     pub readiness: Readiness,
     pub lifecycle: Lifecycle,
     /// Wakes the inbox worker of this replica.
@@ -88,6 +90,7 @@ impl App {
             cache: Cache::new(redis.clone(), metrics.clone()),
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
+            storage: Storage::new(&config)?,
             inbox_wakeup: Notify::new(),
             config,
             clock,

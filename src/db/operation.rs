@@ -48,6 +48,12 @@ operations! {
     TransactionBalance = "transaction_balance" "SELECT" "transactions";
     TransactionSign = "transaction_sign" "SELECT" "transaction_types";
     MasterOfTransaction = "master_of_transaction" "SELECT" "users";
+    TransactionLock = "transaction_lock" "SELECT" "transactions";
+    FileById = "file_by_id" "SELECT" "files";
+    FileList = "file_list" "SELECT" "files";
+    FileCount = "file_count" "SELECT" "files";
+    FileInsert = "file_insert" "INSERT" "files";
+    FileDelete = "file_delete" "UPDATE" "files";
     WebhookInsert = "webhook_insert" "INSERT" "webhook_events";
     WebhookClaim = "webhook_claim" "SELECT" "webhook_events";
     WebhookOfCall = "webhook_of_call" "SELECT" "webhook_events";

@@ -18,6 +18,7 @@ mod cli;
 mod demo;
 mod dictionaries;
 mod faults;
+mod files;
 mod journey;
 mod login_limits;
 mod metrics;
