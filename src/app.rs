@@ -1,6 +1,6 @@
 //! The App: everything a handler can reach. What it serves is put together in [`crate::server`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
@@ -42,6 +42,8 @@ pub struct Shared {
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
     pub storage: Storage,
+    /// Talks to the provider; made when first used.
+    pub provider_client: OnceLock<reqwest::Client>,
     pub readiness: Readiness,
     pub lifecycle: Lifecycle,
     /// Wakes the inbox worker of this replica.
@@ -91,6 +93,7 @@ impl App {
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             storage: Storage::new(&config)?,
+            provider_client: OnceLock::new(),
             inbox_wakeup: Notify::new(),
             config,
             clock,

@@ -64,5 +64,9 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    RecordingNote = "recording_note" "INSERT" "recordings";
+    RecordingsDue = "recordings_due" "SELECT" "recordings";
+    RecordingsOfCall = "recordings_of_call" "SELECT" "recordings";
+    RecordingUpdate = "recording_update" "UPDATE" "recordings";
     CampaignByLine = "campaign_by_line" "SELECT" "campaign_numbers";
 }

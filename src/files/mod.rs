@@ -1,6 +1,7 @@
 //! Files of service requests and transactions: taken in, kept in an object store, given back. What is
-//! not about their owners ([`storage`], [`serve`], [`media`]) serves recordings of calls too.
+//! not about their owners ([`intake`], [`storage`], [`serve`], [`media`]) serves recordings of calls too.
 
+pub mod intake;
 pub mod media;
 pub mod model;
 pub mod routes;

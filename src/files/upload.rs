@@ -10,14 +10,15 @@ use axum::{
     },
     http::StatusCode,
 };
-use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
+use bytes::BytesMut;
+use futures_util::stream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    media::{HEAD_BYTES, Media},
+    intake::{self, IntakeError, Rules},
+    media::Media,
     model::FileKind,
-    storage::{Stored, Writer},
+    storage::Stored,
 };
 use crate::{
     app::App,
@@ -95,7 +96,7 @@ impl Upload {
             match field.name().unwrap_or_default() {
                 "kind" if kind.is_none() => kind = Some(read_kind(field, &patience).await?),
                 "file" if file.is_none() => {
-                    file = Some(read_file(app, field, &patience, self.max_bytes, app.clock.now()).await?);
+                    file = Some(read_file(app, field, &patience, self.max_bytes).await?);
                 }
                 "kind" | "file" => return Err(AppError::invalid_field(pointer(&field), "is given more than once")),
                 _ => return Err(AppError::invalid_field(pointer(&field), "is no field of this form")),
@@ -131,39 +132,30 @@ async fn read_kind(mut field: Field<'_>, patience: &Patience) -> Result<FileKind
 
 async fn read_file(
     app: &App,
-    mut field: Field<'_>,
+    field: Field<'_>,
     patience: &Patience,
     max_bytes: u64,
-    now: DateTime<Utc>,
 ) -> Result<(String, Media, Stored), AppError> {
     let given = field.file_name().unwrap_or_default().to_owned();
-    // Nothing reaches the store before it is known what it is.
-    let mut head = BytesMut::new();
-    while head.len() < HEAD_BYTES
-        && let Some(chunk) = patience.wait(field.chunk()).await?
-    {
-        head.extend_from_slice(&chunk);
-    }
-    if head.is_empty() {
-        return Err(AppError::invalid_field("/file", "is empty"));
-    }
-    let media = Media::of(&head).ok_or_else(|| {
-        error::WRONG_MEDIA_TYPE.because("The file is none of JPEG, PNG, WebP, HEIC, PDF, MP3, WAV, Ogg.")
-    })?;
-    let mut writer = app.storage.create(FOLDER, now).await.map_err(super::storage::StorageError::while_writing)?;
-    write(&mut writer, head.freeze(), max_bytes).await?;
-    while let Some(chunk) = patience.wait(field.chunk()).await? {
-        write(&mut writer, chunk, max_bytes).await?;
-    }
-    let stored = writer.finish().await.map_err(super::storage::StorageError::while_writing)?;
+    let pieces = stream::try_unfold(field, async |mut field| {
+        Ok::<_, AppError>(patience.wait(field.chunk()).await?.map(|piece| (piece, field)))
+    });
+    let rules = Rules { folder: FOLDER, max_bytes, accepts: |_| true };
+    let (media, stored) = intake::take_in(&app.storage, rules, app.clock.now(), pieces).await?;
     Ok((media.name(&given), media, stored))
 }
 
-async fn write(writer: &mut Writer, chunk: Bytes, max_bytes: u64) -> Result<(), AppError> {
-    if writer.bytes() + chunk.len() as u64 > max_bytes {
-        return Err(error::TOO_LARGE.because(format!("A file may have {max_bytes} bytes.")));
+impl From<IntakeError> for AppError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Empty => Self::invalid_field("/file", "is empty"),
+            IntakeError::WrongType => {
+                error::WRONG_MEDIA_TYPE.because("The file is none of JPEG, PNG, WebP, HEIC, PDF, MP3, WAV, Ogg.")
+            }
+            IntakeError::TooLarge => error::TOO_LARGE.because("The file is larger than files may be here."),
+            IntakeError::Storage(error) => error.while_writing(),
+        }
     }
-    writer.write(chunk).await.map_err(super::storage::StorageError::while_writing)
 }
 
 /// How long to wait for a client.

@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::labels::{
     AuthResult, CacheName, CacheResult, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method, PoolState,
-    RateLimitScope, RejectionReason, Route, SqlstateClass, Status, Values, WebhookOutcome,
+    RateLimitScope, RecordingOutcome, RejectionReason, Route, SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
     calls::{
@@ -282,6 +282,8 @@ catalogue! {
         "From the intake of a webhook event to its effect in the database.";
     gauge webhook_backlog = "switchboard_webhook_backlog" [zero] { provider: Provider }
         "Webhook events stored and not yet processed, over all replicas: query with max.";
+    counter recordings = "switchboard_recordings_total" [zero] { outcome: RecordingOutcome }
+        "Tries to fetch a recording of a call from the provider.";
     amount revenue = "switchboard_revenue_rubles_total" { city: &DictionaryCode }
         "Income booked: the company's share of finished service requests, and what was booked by hand.";
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use self::elected::Job;
 use crate::{
     app::App,
     calls::{
         self,
         inbox::{self, Progress},
         providers::Provider,
+        recordings,
     },
 };
 
@@ -24,6 +26,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Starts all of them; they stop with the lifecycle.
 pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
+    app.lifecycle.spawn(supervise("recordings", app.clone(), fetch_recordings));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
 }
@@ -56,6 +59,14 @@ async fn run_inbox(app: App) {
             () = app.inbox_wakeup.notified() => {}
             () = sleep(pause) => {}
         }
+    }
+}
+
+/// Fetches recordings from the provider, if one is configured to fetch from.
+async fn fetch_recordings(app: App) {
+    if recordings::are_fetched(&app) {
+        let interval = Duration::from_millis(app.config.recordings.poll_interval_ms);
+        elected::run(app, Job::Recordings, interval, |app, db| Box::pin(recordings::fetch_all(app, db))).await;
     }
 }
 

@@ -24,6 +24,7 @@ mod login_limits;
 mod metrics;
 mod openapi;
 mod ops;
+mod recordings;
 mod requests;
 mod scope;
 mod serve;
