@@ -20,6 +20,7 @@ mod dictionaries;
 mod faults;
 mod files;
 mod journey;
+mod ledger;
 mod login_limits;
 mod metrics;
 mod openapi;
