@@ -64,6 +64,6 @@ pub struct UploadForm {
 
 /// The content itself.
 #[derive(Debug, ToSchema)]
-#[schema(value_type = String, format = Binary)]
+#[schema(value_type = String, format = Binary, example = "(the content)")]
 #[expect(dead_code, reason = "documents a body that is sent as it is read")]
 pub struct Binary(Vec<u8>);
