@@ -109,5 +109,5 @@ $$;
 
 ALTER TABLE request_events DROP CONSTRAINT request_events_kind_check;
 ALTER TABLE request_events ADD CONSTRAINT request_events_kind_check CHECK (kind IN
-    ('created', 'transition', 'edited', 'commented', 'call_attached', 'deleted', 'file_attached', 'sla_breached', 'escalated',
+    ('created', 'transition', 'edited', 'commented', 'call_attached', 'deleted', 'file_attached', 'file_removed', 'sla_breached', 'escalated',
      'anonymised'));

@@ -1,6 +1,6 @@
 //! The App: everything a handler can reach. What it serves is put together in [`crate::server`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::TimeDelta;
 use sqlx::postgres::PgConnectOptions;
@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     db::{Db, Readiness},
     events::hub::Hub,
+    files::storage::Storage,
     http::rate_limit::Limit,
     lifecycle::Lifecycle,
     redis_client::RedisClient,
@@ -44,6 +45,9 @@ pub struct Shared {
     pub passports: Option<Vault>,
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
+    pub storage: Storage,
+    /// Talks to the provider; made when first used.
+    pub provider_client: OnceLock<reqwest::Client>,
     pub readiness: Readiness,
     pub lifecycle: Lifecycle,
     /// Wakes the inbox worker of this replica.
@@ -97,6 +101,8 @@ impl App {
             cache: Cache::new(redis.clone(), metrics.clone()),
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
+            storage: Storage::new(&config)?,
+            provider_client: OnceLock::new(),
             inbox_wakeup: Notify::new(),
             events: Hub::new(config.events.buffer),
             report_turns: Semaphore::new(usize::from(config.database.max_connections).div_ceil(4)),

@@ -47,12 +47,15 @@ problems! {
     TOO_LARGE = PAYLOAD_TOO_LARGE "too_large" "The body is too large";
     WRONG_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "wrong_media_type" "This body type is not accepted here";
     INVALID = UNPROCESSABLE_ENTITY "invalid" "Some fields are not valid";
+    RANGE_NOT_SATISFIABLE = RANGE_NOT_SATISFIABLE "range_not_satisfiable" "There is no such part";
     IF_MATCH_REQUIRED = PRECONDITION_REQUIRED "if_match_required" "Send If-Match with the ETag you read";
     RATE_LIMITED = TOO_MANY_REQUESTS "rate_limited" "Too many requests; wait";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too busy right now; try again";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE "database_unavailable" "The database cannot be reached; try again";
+    STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE "storage_unavailable" "The file store cannot be reached; try again";
     TIMED_OUT = GATEWAY_TIMEOUT "timed_out" "This took too long";
+    INSUFFICIENT_STORAGE = INSUFFICIENT_STORAGE "insufficient_storage" "The file cannot be stored now";
 }
 
 /// What is wrong with one field.

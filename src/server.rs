@@ -83,6 +83,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(requests::routes::router())
         .merge(calls::routes::router())
         .merge(calls::webhooks::router())
+        .merge(calls::recordings::routes::router())
         .merge(dictionaries::routes::router())
         .merge(users::routes::router())
         .merge(transactions::routes::router())

@@ -19,6 +19,7 @@ use super::{
         CallEvent, Provider,
         mango::{self, EventKind},
     },
+    recordings,
     store::{self, CallRow, InboxEvent},
 };
 use crate::{
@@ -101,7 +102,12 @@ async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbErro
         Ok(CallEvent::Summary(summary)) => {
             (WebhookOutcome::Processed, None, apply(app, &mut tx, event, &summary.call_key).await?)
         }
-        // Recordings are not fetched yet; the notice stays in the inbox.
+        Ok(CallEvent::Recording(notice)) if notice.ready => {
+            let traceparent = event.traceparent.as_deref();
+            recordings::store::note(&mut tx, event.provider, &notice, traceparent, app.clock.now()).await?;
+            (WebhookOutcome::Processed, None, Changes::default())
+        }
+        // It is still being made.
         Ok(CallEvent::Recording(_)) => (WebhookOutcome::Ignored, None, Changes::default()),
         Err(error) => (WebhookOutcome::Failed, Some(error), Changes::default()),
     };

@@ -6,6 +6,7 @@ pub mod facts;
 pub mod inbox;
 pub mod model;
 pub mod providers;
+pub mod recordings;
 pub mod routes;
 pub mod store;
 pub mod webhooks;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -21,6 +22,38 @@ wire_enum! {
         /// The caller's number cannot be normalised.
         UnknownCaller = "unknown_caller",
     }
+}
+
+wire_enum! {
+    /// How far a recording has come.
+    pub enum RecordingStatus {
+        /// The provider has it; it is still to be fetched.
+        Pending = "pending",
+        /// It can be listened to.
+        Stored = "stored",
+        /// It could not be fetched.
+        Failed = "failed",
+        /// The provider did not have it any more.
+        Gone = "gone",
+    }
+}
+
+/// A recording of a call, or of a part of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordingView {
+    /// Its number: `recording` of `GET /calls/{id}/recording`.
+    #[schema(example = 17)]
+    pub id: i64,
+    /// How far it has come.
+    pub status: RecordingStatus,
+    /// When the provider had it ready.
+    pub at: DateTime<Utc>,
+    /// What it is, once stored.
+    #[schema(example = "audio/mpeg")]
+    pub mime: Option<String>,
+    /// Its size, once stored.
+    #[schema(example = 412_004)]
+    pub bytes: Option<i64>,
 }
 
 /// A call.
@@ -75,6 +108,22 @@ pub struct CallView {
     pub cause: Option<i64>,
     /// Why it waits in triage.
     pub triage: Option<Triage>,
+    /// Its recordings, oldest first.
+    #[schema(value_type = Vec<RecordingView>)]
+    pub recordings: Json<Vec<RecordingView>>,
+}
+
+/// Which recording of a call.
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct RecordingParams {
+    /// Its number; without it, the newest.
+    pub recording: Option<i64>,
+}
+
+impl Validate for RecordingParams {
+    fn validate(&self, _: &mut FieldErrors) {}
 }
 
 /// Filters of the list.

@@ -22,7 +22,11 @@ macro_rules! select_call {
             r#"SELECT k.id, k.provider AS "provider: _", k.direction AS "direction: _",
                       COALESCE(k.from_e164, k.from_raw) AS "from", k.to_raw AS "to", COALESCE(k.line_e164, k.line_raw) AS line,
                       k.operator_extension, k.request_id, k.city_id, ca.code AS "campaign?", k.received_at, k.started_at,
-                      k.answered_at, k.ended_at, k.talk_s, k.wait_s, k.result AS "result: _", k.cause, k.triage AS "triage: _"
+                      k.answered_at, k.ended_at, k.talk_s, k.wait_s, k.result AS "result: _", k.cause, k.triage AS "triage: _",
+                      COALESCE((SELECT jsonb_agg(jsonb_build_object('id', rc.id, 'status', rc.status, 'at', rc.at,
+                                                                    'mime', rc.mime, 'bytes', rc.bytes) ORDER BY rc.at, rc.id)
+                                  FROM recordings rc WHERE rc.provider = k.provider AND rc.call_key = k.call_key),
+                               '[]') AS "recordings!: _"
                  FROM calls k LEFT JOIN advertising_campaigns ca ON ca.id = k.campaign_id
                 WHERE ($1::bigint[] IS NULL OR k.city_id = ANY($1) OR (k.city_id IS NULL AND k.triage IS NOT NULL)) "# + $tail,
             $($argument),*

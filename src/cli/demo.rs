@@ -166,6 +166,8 @@ impl Credentials {
         settings.set_if_default("privacy.passport_key", self.passport_key.as_str());
         settings.set_if_default("mango.api_key", self.mango_api_key.as_str());
         settings.set_if_default("mango.api_salt", self.mango_api_salt.as_str());
+        // Its calls are made up: nobody has recorded them.
+        settings.set_if_default("mango.base_url", "");
         // The simulator gives each of its people an address of their own.
         settings.set_if_default("http.trusted_proxies", vec!["127.0.0.0/8"]);
         settings.set_if_default("http.insecure_cookies", true);

@@ -54,6 +54,7 @@ pub struct Config {
     pub mango: Mango,
     pub privacy: Privacy,
     pub files: Files,
+    pub recordings: Recordings,
     pub sla: Sla,
     pub collector: Collector,
     pub events: Events,
@@ -98,7 +99,9 @@ sections! {
     /// Personal data at rest.
     Privacy { passport_key: Secret }
     /// Uploads and recordings.
-    Files { store: String, max_bytes: usize }
+    Files { store: String, max_bytes: usize, max_per_owner: u32, upload_timeout_s: u32 }
+    /// Fetching recordings of calls.
+    Recordings { poll_interval_ms: u64, timeout_ms: u64, max_attempts: u16, max_bytes: usize }
     /// What was promised to clients.
     Sla { poll_interval_ms: u64, offer_timeout_s: u32 }
     /// The business metrics.
@@ -175,6 +178,12 @@ impl Config {
             ("inbox.max_attempts", u64::from(self.inbox.max_attempts), 1_000),
             ("login.per_minute", u64::from(self.login.per_minute), 1_000_000),
             ("files.max_bytes", self.files.max_bytes as u64, 1 << 30),
+            ("files.max_per_owner", u64::from(self.files.max_per_owner), 10_000),
+            ("files.upload_timeout_s", u64::from(self.files.upload_timeout_s), 3_600),
+            ("recordings.poll_interval_ms", self.recordings.poll_interval_ms, 3_600_000),
+            ("recordings.timeout_ms", self.recordings.timeout_ms, 3_600_000),
+            ("recordings.max_attempts", u64::from(self.recordings.max_attempts), 1_000),
+            ("recordings.max_bytes", self.recordings.max_bytes as u64, 1 << 30),
             ("sla.poll_interval_ms", self.sla.poll_interval_ms, 60_000),
             ("sla.offer_timeout_s", u64::from(self.sla.offer_timeout_s), 604_800),
             ("collector.interval_ms", self.collector.interval_ms, 3_600_000),
@@ -213,8 +222,12 @@ impl Config {
         if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
         }
+        let bucket = url::Url::parse(&self.files.store);
+        if !self.files.store.is_empty() && !bucket.is_ok_and(|url| url.scheme() == "s3" && url.has_host()) {
+            return fail("files.store", "is no s3://bucket/prefix; leave it empty for a folder under data.dir");
+        }
         let base = url::Url::parse(&self.mango.base_url);
-        if !base.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        if !self.mango.base_url.is_empty() && !base.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
             return fail("mango.base_url", "is no http or https URL");
         }
         if !(60..=604_800).contains(&self.jwt.ttl_s) {

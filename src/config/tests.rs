@@ -47,6 +47,9 @@ fn a_wrong_setting_names_itself_and_the_fix() {
         (("SWITCHBOARD_PASSWORD_COST", "4"), "SWITCHBOARD_PASSWORD_COST", "between 12"),
         (("SWITCHBOARD_TELEPHONY_REGION", "Mars"), "SWITCHBOARD_TELEPHONY_REGION", "RU"),
         (("SWITCHBOARD_HTTP_ALLOWED_ORIGINS", "http://a/b"), "SWITCHBOARD_HTTP_ALLOWED_ORIGINS", "scheme://"),
+        (("SWITCHBOARD_FILES_STORE", "/var/files"), "SWITCHBOARD_FILES_STORE", "s3://bucket/prefix"),
+        (("SWITCHBOARD_FILES_STORE", "https://bucket/prefix"), "SWITCHBOARD_FILES_STORE", "s3://bucket/prefix"),
+        (("SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "0"), "SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "between 1 and"),
         (("SWITCHBOARD_LOG_LEVEL", "a=b=c"), "SWITCHBOARD_LOG_LEVEL", "info"),
         (("SWITCHBOARD_LOG_FORMAT", "xml"), "SWITCHBOARD_LOG_FORMAT", "pretty"),
     ] {

@@ -45,6 +45,17 @@ impl IfMatch {
         }
     }
 
+    /// The same for a row whose ETag is not its version.
+    ///
+    /// # Errors
+    /// 412.
+    pub fn check_tag(&self, current: &str) -> Result<(), AppError> {
+        match self {
+            Self::Tags(tags) if !tags.iter().any(|tag| tag == current) => Err(error::STALE.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Fails when the client sent none.
     ///
     /// # Errors

@@ -1,7 +1,12 @@
 //! Layers that keep one request from hurting: a time limit, panics turned into 500, and headers that
 //! tell browsers to be careful with whatever comes back.
 
-use std::{any::Any, time::Duration};
+use std::{
+    any::Any,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
@@ -10,13 +15,39 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::error::{self, AppError};
 
-/// Answers 504 when the handler takes longer than `limit`.
-pub async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => AppError::from(error::TIMED_OUT).into_response(),
+/// When a request must be answered. An extension of the request, for the few whose bodies take longer
+/// to arrive than any handler may work.
+#[derive(Clone, Debug)]
+pub struct Deadline(Arc<Mutex<Instant>>);
+
+impl Deadline {
+    fn get(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves it, if that is later.
+    pub fn put_off(&self, until: Instant) {
+        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = until.max(*at);
+    }
+}
+
+/// Answers 504 when the handler takes longer than `limit`, or than the [`Deadline`] it was granted.
+pub async fn time_limit(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
+    let deadline = Deadline(Arc::new(Mutex::new(Instant::now() + limit)));
+    request.extensions_mut().insert(deadline.clone());
+    let mut answer = pin!(next.run(request));
+    loop {
+        let until = deadline.get();
+        match timeout_at(until, &mut answer).await {
+            Ok(response) => return response,
+            Err(_) if deadline.get() > until => {}
+            Err(_) => return AppError::from(error::TIMED_OUT).into_response(),
+        }
     }
 }
 

@@ -34,6 +34,10 @@ wire_enum! {
         Commented = "commented",
         /// A further call of the client joined it.
         CallAttached = "call_attached",
+        /// A file was attached.
+        FileAttached = "file_attached",
+        /// A file was removed.
+        FileRemoved = "file_removed",
         /// It was deleted.
         Deleted = "deleted",
         /// A promise to the client was not kept in time.

@@ -45,7 +45,7 @@ pub async fn save_policy(db: &mut Conn, id: i64, target_s: i32) -> Result<SlaPol
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         SlaPolicy,
-        r#"UPDATE sla_policies p SET target_s = $2, version = version + 1 FROM request_types t
+        r#"UPDATE sla_policies p SET target_s = $2, version = p.version + 1 FROM request_types t
             WHERE p.id = $1 AND t.id = p.type_id
            RETURNING p.id, p.version, t.code AS "type", p.policy AS "policy: _", p.target_s"#,
         id,

@@ -12,7 +12,8 @@ use prometheus::{
 
 use super::labels::{
     AuthResult, CacheName, CacheResult, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method, PoolState,
-    RateLimitScope, RejectionReason, RetentionTable, Route, SqlstateClass, Status, Values, WebhookOutcome,
+    RateLimitScope, RecordingOutcome, RejectionReason, RetentionTable, Route, SqlstateClass, Status, Values,
+    WebhookOutcome,
 };
 use crate::{
     auth::Role,
@@ -290,10 +291,12 @@ catalogue! {
         "From the intake of a webhook event to its effect in the database.";
     gauge webhook_backlog = "switchboard_webhook_backlog" [zero] { provider: Provider }
         "Webhook events stored and not yet processed, over all replicas: query with max.";
+    counter recordings = "switchboard_recordings_total" [zero] { outcome: RecordingOutcome }
+        "Tries to fetch a recording of a call from the provider.";
     amount revenue = "switchboard_revenue_rubles_total" { city: &DictionaryCode }
-        "Income booked: the company's share of finished service requests.";
+        "Income booked: the company's share of finished service requests, and what was booked by hand.";
     amount refunds = "switchboard_refunds_rubles_total" { city: &DictionaryCode }
-        "Income reversed when a finished service request was reopened.";
+        "Income reversed: a finished service request was reopened, or a booking by hand taken back.";
     counter retention_rows = "switchboard_retention_rows_total" [zero] { table: RetentionTable }
         "Rows deleted or anonymised because they had been kept long enough.";
     gauge backup_last_success = "switchboard_backup_last_success_timestamp_seconds" {}

@@ -230,6 +230,20 @@ label_enum! {
 }
 
 label_enum! {
+    /// What became of a try to fetch a recording.
+    pub enum RecordingOutcome {
+        /// It can be listened to.
+        Stored = "stored",
+        /// It failed and will be tried again.
+        Postponed = "postponed",
+        /// Given up.
+        Failed = "failed",
+        /// The provider does not have it any more.
+        Gone = "gone",
+    }
+}
+
+label_enum! {
     /// A typed cache.
     pub enum CacheName {
         /// Dictionaries.

@@ -14,6 +14,7 @@ use crate::{
         self,
         inbox::{self, Progress},
         providers::Provider,
+        recordings,
     },
     events, keeping,
     reports::collector,
@@ -29,6 +30,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Starts all of them; they stop with the lifecycle.
 pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
+    app.lifecycle.spawn(supervise("recordings", app.clone(), fetch_recordings));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
     app.lifecycle.spawn(supervise("retention", app.clone(), run_retention));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));
@@ -79,6 +81,14 @@ async fn run_sla(app: App) {
 async fn run_retention(app: App) {
     let interval = Duration::from_secs(app.config.retention.interval_s);
     elected::run(app, Job::Retention, interval, |app, db| Box::pin(keeping::retention::sweep(app, db))).await;
+}
+
+/// Fetches recordings from the provider, if one is configured to fetch from.
+async fn fetch_recordings(app: App) {
+    if recordings::are_fetched(&app) {
+        let interval = Duration::from_millis(app.config.recordings.poll_interval_ms);
+        elected::run(app, Job::Recordings, interval, |app, db| Box::pin(recordings::fetch_all(app, db))).await;
+    }
 }
 
 /// Keeps the gauges that are not set where something happens.

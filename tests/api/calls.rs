@@ -37,7 +37,7 @@ async fn an_answered_call_tells_everything_about_itself() {
         "line": "+74950000101", "operator_extension": "101", "request_id": request["id"], "city_id": request["city_id"],
         "campaign": "moscow_ads", "received_at": "2026-06-01T07:00:00Z", "started_at": "2026-06-01T07:00:00Z",
         "answered_at": "2026-06-01T07:00:08Z", "ended_at": "2026-06-01T07:01:00Z", "talk_s": 52, "wait_s": 8,
-        "result": "answered", "cause": 1110, "triage": null,
+        "result": "answered", "cause": 1110, "triage": null, "recordings": [],
     });
     assert_eq!(call, expected);
     assert_eq!(operator.get(&format!("{CALLS}/{}", call["id"])).await.expect(200), expected);

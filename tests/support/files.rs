@@ -35,6 +35,17 @@ impl TempDir {
         self.0.to_str().unwrap().to_owned()
     }
 
+    /// Every file in it, however deep.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let (mut found, mut open) = (Vec::new(), vec![self.0.clone()]);
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry.path().is_dir() { open.push(entry.path()) } else { found.push(entry.path()) }
+            }
+        }
+        found
+    }
+
     /// Writes a file into it; the file's path.
     pub fn file(&self, name: &str, content: &str) -> String {
         let path = self.0.join(name);

@@ -32,7 +32,7 @@ use switchboard::{
     telemetry::ProcessCounters,
 };
 
-use self::{actor::Actor, database::TestDatabase, metrics::Scrape};
+use self::{actor::Actor, database::TestDatabase, files::TempDir, metrics::Scrape};
 
 pub const PASSWORD: &str = "correct horse battery";
 pub const MANGO_KEY: &str = "test-mango-key";
@@ -55,6 +55,8 @@ pub struct TestApp {
     pub public: SocketAddr,
     pub ops: SocketAddr,
     pub database: Arc<TestDatabase>,
+    /// Its data directory; nothing is there before the first upload.
+    pub data: TempDir,
     handles: [Handle<SocketAddr>; 2],
 }
 
@@ -92,7 +94,9 @@ impl TestApp {
     }
 
     /// A server that reaches its database by `options`.
-    pub async fn reaching(config: Config, database: Arc<TestDatabase>, options: PgConnectOptions) -> Self {
+    pub async fn reaching(mut config: Config, database: Arc<TestDatabase>, options: PgConnectOptions) -> Self {
+        let data = TempDir::reserve();
+        config.data.dir = data.path().to_owned();
         let clock = ManualClock::at(morning());
         let app = App::build(config, options, Clock::Manual(clock.clone()), ProcessCounters::default()).unwrap();
         app.warm_up().await.unwrap();
@@ -102,7 +106,7 @@ impl TestApp {
         let handles = [Handle::new(), Handle::new()];
         tokio::spawn(listen::serve(public, app.router(), handles[0].clone()));
         tokio::spawn(listen::serve(ops, app.ops_router(), handles[1].clone()));
-        Self { app, clock, public: public_addr, ops: ops_addr, database, handles }
+        Self { app, clock, public: public_addr, ops: ops_addr, database, data, handles }
     }
 
     pub fn url(&self, path: &str) -> String {

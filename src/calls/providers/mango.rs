@@ -26,6 +26,9 @@ pub use self::payload::parse;
 /// The longest event key, in bytes; short enough for any index.
 const MAX_EVENT_KEY: usize = 200;
 
+/// Where recordings are asked for, below the API's base URL.
+pub const RECORDING_PATH: &str = "queries/recording/post/";
+
 /// What the account shares with Mango to authenticate deliveries.
 #[derive(Clone)]
 pub struct Credentials {
@@ -111,6 +114,14 @@ pub fn sign(credentials: &Credentials, json: &str) -> String {
         .chain_update(json)
         .chain_update(&credentials.api_salt)
         .finalize())
+}
+
+/// The form that asks for the content of a recording, to be posted to [`RECORDING_PATH`]. The answer is
+/// the content, or a redirect to it.
+#[must_use]
+pub fn recording_form(credentials: &Credentials, recording_id: &str) -> [(&'static str, String); 3] {
+    let json = serde_json::json!({ "recording_id": recording_id, "action": "download" }).to_string();
+    [("vpbx_api_key", credentials.api_key.clone()), ("sign", sign(credentials, &json)), ("json", json)]
 }
 
 /// Authenticates a raw form body.

@@ -177,12 +177,12 @@ impl Caller {
         }
         counts.accepted += 1;
         match kind {
-            EventKind::Recording | EventKind::RecordAdded => counts.ignored += 1,
+            EventKind::Recording => counts.ignored += 1,
             EventKind::Summary => {
                 let call = self.call();
                 Counts::add(&mut counts.calls, (call.result(), call.kind.direction()));
             }
-            EventKind::Call => {}
+            EventKind::Call | EventKind::RecordAdded => {}
         }
         true
     }
