@@ -96,7 +96,7 @@ pub struct NewTransactionType {
 /// A campaign to be created.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"code": "nsk_radio", "name": "Radio", "city": "novosibirsk", "numbers": ["8 383 200-01-05"]}))]
+#[schema(example = json!({"code": "nsk_radio", "name": "Radio", "city": "novosibirsk", "numbers": ["+73832000105"]}))]
 pub struct NewCampaign {
     /// Up to 40 of a-z, 0-9, underscore; begins with a letter; never changes.
     pub code: String,
@@ -127,7 +127,7 @@ pub struct PatchCampaign {
 /// A number to be advertised.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"phone": "8 383 200-01-06"}))]
+#[schema(example = json!({"phone": "+73832000106"}))]
 pub struct NewNumber {
     /// In any usual form.
     pub phone: String,

@@ -90,7 +90,8 @@ impl Vault {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes)
             .map_err(|_| anyhow::anyhow!("privacy.passport_key cannot be used"))?;
         let digest = Sha256::digest(&bytes);
-        let fingerprint = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let beginning = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        let fingerprint = format!("{beginning:08x}");
         Ok(Some(Self { key, fingerprint }))
     }
 

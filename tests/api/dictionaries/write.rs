@@ -252,7 +252,7 @@ async fn a_campaign_of_another_city_does_not_exist() {
 async fn a_new_number_takes_calls_at_once() {
     let app = TestApp::start().await;
     let manager = app.actor(Role::Manager, &[KAZAN]).await;
-    let body = json!({ "code": "radio", "name": "Radio", "city": KAZAN, "numbers": ["8 843 200-00-01"] });
+    let body = json!({ "code": "radio", "name": "Radio", "city": KAZAN, "numbers": ["+78432000001"] });
     manager.post(CAMPAIGNS, body).await.expect(201);
     app.stranger().deliver(&Call::new("entry", "+79161234567", "78432000001").appeared()).await;
     app.drain_inbox().await;
