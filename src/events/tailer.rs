@@ -19,7 +19,7 @@ use crate::{
 /// How often rights are read again.
 const RIGHTS_EVERY: Duration = Duration::from_secs(2);
 /// Between two reads when there is more to be told: time for listeners to take what they were given.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(25);
 /// Pause after the database failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 

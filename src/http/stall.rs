@@ -90,3 +90,46 @@ impl AsyncWrite for Guarded {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpSocket},
+    };
+
+    use super::*;
+
+    const MUCH: usize = 64 << 20;
+
+    /// Both ends of a connection that takes little unless it is read.
+    async fn connection(patience: Duration) -> (Guarded, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let client = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (StallGuard(patience).accept(stream, ()).await.unwrap().0, client)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up() {
+        let (mut guarded, _client) = connection(Duration::from_millis(200)).await;
+        let error = guarded.write_all(&vec![0; MUCH]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_is_not() {
+        let (mut guarded, mut client) = connection(Duration::from_secs(1)).await;
+        let reading = tokio::spawn(async move {
+            let (mut buffer, mut count) = (vec![0; MUCH / 16], 0);
+            while count < MUCH {
+                sleep(Duration::from_millis(100)).await;
+                count += client.read_exact(&mut buffer).await.unwrap();
+            }
+        });
+        guarded.write_all(&vec![0; MUCH]).await.unwrap();
+        reading.await.unwrap();
+    }
+}

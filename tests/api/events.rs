@@ -1,6 +1,9 @@
 //! Live events.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use switchboard::{
@@ -442,30 +445,47 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_nobody_up() {
     stalled.write_all(head.as_bytes()).await.unwrap();
     let mut stream = admin.listen().await;
     eventually("both listen", async || (app.scrape().await.value(STREAMS) == 2.0).then_some(())).await;
-    // More than the kernel takes for a client that does not.
-    let count = 40_000;
-    let reading = tokio::spawn(async move {
-        let mut heard = 0;
-        while heard < count {
-            assert_eq!(stream.next().await.expect("it keeps up").name, "request");
-            heard += 1;
-        }
-        stream
-    });
-    for _ in 0..8 {
+    // More in all than the kernel takes for a client that does not.
+    let (batches, batch) = (8, 5_000);
+    let (mut heard, mut last) = (HashSet::new(), "1".to_owned());
+    for n in 1..=batches {
         let events = format!(
-            "INSERT INTO request_events (request_id, at, kind) SELECT {id}, '2026-06-01T07:00:00Z', 'edited' FROM generate_series(1, {})",
-            count / 8
+            "INSERT INTO request_events (request_id, at, kind)
+             SELECT {id}, '2026-06-01T07:00:00Z', 'edited' FROM generate_series(1, {batch})"
         );
         app.database.execute(&events).await;
+        while heard.len() < n * batch {
+            match stream.next().await {
+                Some(event) if event.name == "request" => {
+                    heard.insert(event.data["id"].as_i64().unwrap());
+                    last = event.id;
+                }
+                // On a busy machine the one that reads may be overtaken too.
+                _ => stream = admin.listen_since(Some(&last)).await.1,
+            }
+        }
     }
-    let mut stream = reading.await.unwrap();
     eventually("it is cut off", async || (app.scrape().await.value(STREAMS) == 1.0).then_some(())).await;
-    assert_eq!(app.scrape().await.value(DROPPED), 1.0);
+    assert!(app.scrape().await.value(DROPPED) >= 1.0);
     admin.move_to(id, json!({ "to": "no_answer" })).await.expect(200);
-    assert_eq!(stream.next().await.unwrap().gist(), ("request", id, "transition"));
+    assert_eq!(stream.until(id, "transition").await.last().unwrap().name, "request");
     // What was on its way is all it gets.
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), stalled.read_to_end(&mut rest)).await.expect("it is closed");
     assert!(rest.len() < 10_000_000, "{}", rest.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_and_does_not_read_is_closed() {
+    let app = TestApp::start().await;
+    let mut client = TcpSocket::new_v4().unwrap().connect(app.public).await.unwrap();
+    // Far more than the kernel takes for it.
+    let asked = 300;
+    client.write_all("GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    let mut answers = Vec::new();
+    // Whether it ends or is reset depends on what was still on its way.
+    let _ = client.read_to_end(&mut answers).await;
+    let answered = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count();
+    assert!((1..asked).contains(&answered), "{answered} answers, {} bytes", answers.len());
 }
