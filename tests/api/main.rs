@@ -18,6 +18,7 @@ mod cli;
 mod collector;
 mod demo;
 mod dictionaries;
+mod export;
 mod faults;
 mod journey;
 mod login_limits;
