@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use switchboard::{
     auth::Role,
@@ -25,6 +25,10 @@ const ROUNDS: &str = "switchboard_collector_duration_seconds_count";
 /// One round, as the elected replica makes it.
 async fn round(app: &TestApp) {
     collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
+}
+
+fn unix(at: DateTime<Utc>) -> f64 {
+    f64::from(u32::try_from(at.timestamp()).unwrap())
 }
 
 fn of_status(metric: &str, status: &str) -> String {
@@ -52,7 +56,7 @@ async fn one_replica_computes_and_when_it_is_lost_another_does() {
     }
     for replica in &replicas {
         let known = async || replica.scrape().await.get(LAST_SUCCESS);
-        assert_eq!(eventually("a first value", known).await, morning().timestamp() as f64);
+        assert_eq!(eventually("a first value", known).await, unix(morning()));
     }
     assert!(started.elapsed() < Duration::from_secs(5), "the first value does not wait: {:?}", started.elapsed());
 
@@ -120,7 +124,7 @@ async fn gauges_say_what_is_open_since_when_and_what_is_stuck() {
     let value = |metric: &str, status: &str| scrape.value(&of_status(metric, status));
     assert_eq!((value("requests_open", "new"), value("requests_open", "offered")), (2.0, 1.0));
     assert_eq!(value("requests_open", "waiting"), 0.0);
-    assert_eq!(value("request_oldest_open_timestamp_seconds", "new"), morning().timestamp() as f64);
+    assert_eq!(value("request_oldest_open_timestamp_seconds", "new"), unix(morning()));
     assert_eq!(scrape.get(&of_status("request_oldest_open_timestamp_seconds", "waiting")), None);
     assert_eq!(scrape.get(&of_status("requests_open", "done")), None, "that is not open");
     assert_eq!((value("requests_stuck", "new"), value("requests_stuck", "offered")), (0.0, 0.0));
@@ -133,7 +137,7 @@ async fn gauges_say_what_is_open_since_when_and_what_is_stuck() {
     let scrape = app.scrape().await;
     let stuck = |status: &str| scrape.value(&of_status("requests_stuck", status));
     assert_eq!((stuck("new"), stuck("offered")), (1.0, 1.0));
-    assert_eq!(scrape.value(LAST_SUCCESS), app.app.clock.now().timestamp() as f64);
+    assert_eq!(scrape.value(LAST_SUCCESS), unix(app.app.clock.now()));
 
     // Ended, deleted, signed out.
     manager.move_to(oldest, json!({ "to": "not_order" })).await.expect(200);
@@ -156,7 +160,7 @@ async fn figures_that_cannot_be_read_grow_old_and_are_counted() {
     refresh(&app.app).await.unwrap_err();
     let scrape = app.scrape().await;
     assert_eq!(scrape.value("switchboard_collector_errors_total"), 1.0);
-    assert_eq!(scrape.value(LAST_SUCCESS), morning().timestamp() as f64, "as old as they are");
+    assert_eq!(scrape.value(LAST_SUCCESS), unix(morning()), "as old as they are");
     assert_eq!(scrape.value(&of_status("requests_open", "new")), 0.0);
 }
 

@@ -20,6 +20,7 @@ mod collector;
 mod demo;
 mod dictionaries;
 mod events;
+mod export;
 mod faults;
 mod files;
 mod import;

@@ -280,11 +280,25 @@ async fn present(
     figures: &mut Figures,
 ) -> Result<(), DbError> {
     let operation = DbOperation::CollectorCompute;
-    // What "stuck" means stands here alone: longer than it should be in its state, or past the time that
+    let query = sqlx::query!(
+        r#"SELECT city_id, status AS "status: Status", count(*) AS "count!", min(created_at) AS "oldest!"
+             FROM requests WHERE closed_at IS NULL AND deleted_at IS NULL GROUP BY city_id, status"#
+    );
+    for row in telemetry.run(operation, query.fetch_all(&mut *pg)).await? {
+        let open = Open { count: row.count, stuck: 0, oldest: row.oldest };
+        figures.cities.entry(row.city_id).or_default().open.insert(row.status, open);
+    }
+
+    // What "stuck" means stands here alone: longer in its state than it should be, or past the time that
     // was agreed.
     let query = sqlx::query!(
-        r#"SELECT r.city_id, r.status AS "status: Status", count(*) AS "count!", min(r.created_at) AS "oldest!",
-                  count(*) FILTER (WHERE $1 > CASE r.status
+        r#"SELECT r.city_id, r.status AS "status: Status", count(*) AS "count!"
+             FROM requests r
+            CROSS JOIN LATERAL (
+                 SELECT COALESCE(max(e.at), r.created_at) AS at FROM request_events e
+                  WHERE e.request_id = r.id AND e.to_status IS NOT NULL) AS m
+            WHERE r.closed_at IS NULL AND r.deleted_at IS NULL
+              AND $1 > CASE r.status
                       WHEN 'new' THEN m.at + interval '1 hour'
                       WHEN 'callback' THEN r.callback_at + interval '1 hour'
                       WHEN 'no_answer' THEN m.at + interval '24 hours'
@@ -294,19 +308,15 @@ async fn present(
                       WHEN 'en_route' THEN m.at + interval '4 hours'
                       WHEN 'in_progress' THEN m.at + interval '24 hours'
                       WHEN 'deferred' THEN r.resume_at + interval '24 hours'
-                  END) AS "stuck!"
-             FROM requests r
-            CROSS JOIN LATERAL (
-                 SELECT COALESCE(max(e.at), r.created_at) AS at FROM request_events e
-                  WHERE e.request_id = r.id AND e.to_status IS NOT NULL) AS m
-            WHERE r.closed_at IS NULL AND r.deleted_at IS NULL
+                  END
             GROUP BY r.city_id, r.status"#,
         now,
         f64::from(offer_timeout_s)
     );
     for row in telemetry.run(operation, query.fetch_all(&mut *pg)).await? {
-        let open = Open { count: row.count, stuck: row.stuck, oldest: row.oldest };
-        figures.cities.entry(row.city_id).or_default().open.insert(row.status, open);
+        if let Some(open) = figures.cities.entry(row.city_id).or_default().open.get_mut(&row.status) {
+            open.stuck = row.count;
+        }
     }
 
     let query = sqlx::query_as!(
