@@ -1,11 +1,4 @@
--- The ledger takes entries by hand: which type an entry has says its sign. (Where an earlier migration has
--- given the types these columns, this leaves them as they are.)
-ALTER TABLE transaction_types
-    ADD COLUMN IF NOT EXISTS sign   smallint CHECK (sign IN (-1, 1)),
-    ADD COLUMN IF NOT EXISTS active boolean NOT NULL DEFAULT true;
-UPDATE transaction_types SET sign = CASE code WHEN 'income' THEN 1 WHEN 'expense' THEN -1 END
- WHERE sign IS NULL AND code IN ('income', 'expense');
-
+-- The ledger takes entries by hand: which type an entry has says its sign.
 ALTER TABLE transactions
     ADD COLUMN note      text CHECK (char_length(note) BETWEEN 1 AND 500),
     ADD COLUMN reason    text CHECK (char_length(reason) BETWEEN 1 AND 500),

@@ -185,7 +185,7 @@ const WRITE: &[&str] = &[
      ON CONFLICT (phone_e164) DO NOTHING",
     "INSERT INTO requests (id, version, client_id, city_id, type_id, direction_id, campaign_id, source, status, client_name,
                            description, address, callback_at, meeting_at, resume_at, master_id, created_by, created_at,
-                           updated_at, first_response_at, assigned_at, closed_at, result, expenses, net, handover)
+                           updated_at, state_changed_at, first_response_at, assigned_at, closed_at, result, expenses, net, handover)
      OVERRIDING SYSTEM VALUE
      SELECT g.id, 1 + p.steps, c.id, g.city_id,
             (SELECT id FROM request_types WHERE code = CASE WHEN g.warranty THEN 'warranty'
@@ -199,6 +199,7 @@ const WRITE: &[&str] = &[
             CASE WHEN p.offered IS NOT NULL THEN g.master_id END,
             CASE WHEN g.by_call THEN NULL ELSE g.staff_id END, g.created_at,
             g.created_at + g.pace * make_interval(mins => coalesce(p.last, 0)),
+            g.created_at + g.pace * make_interval(mins => coalesce(p.last, 0)),
             g.created_at + g.pace * make_interval(mins => p.first),
             g.created_at + g.pace * make_interval(mins => p.offered),
             CASE WHEN g.status IN ('done', 'refused', 'not_order') THEN g.created_at + g.pace * make_interval(mins => p.last) END,
@@ -211,10 +212,11 @@ const WRITE: &[&str] = &[
                             coalesce(bool_or(to_status = 'waiting'), false) AS visit
                        FROM generated_paths WHERE final = g.status) AS p ON true
       ORDER BY g.n",
-    "INSERT INTO request_events (request_id, at, actor_id, kind, from_status, to_status)
+    "INSERT INTO request_events (request_id, at, actor_id, kind, from_status, to_status, diff)
      SELECT g.id, g.created_at + g.pace * make_interval(mins => p.minutes),
             CASE WHEN p.step = 0 AND g.by_call THEN NULL WHEN p.step > 3 THEN g.master_id ELSE g.staff_id END,
-            CASE WHEN p.step = 0 THEN 'created' ELSE 'transition' END, p.from_status, p.to_status
+            CASE WHEN p.step = 0 THEN 'created' ELSE 'transition' END, p.from_status, p.to_status,
+            CASE WHEN p.to_status = 'offered' THEN jsonb_build_object('master_id', jsonb_build_array(NULL, g.master_id)) ELSE '{}' END
        FROM generated g
        JOIN LATERAL (SELECT 0 AS step, NULL AS from_status, 'new' AS to_status, 0 AS minutes
                      UNION ALL SELECT step, from_status, to_status, minutes FROM generated_paths WHERE final = g.status) AS p ON true

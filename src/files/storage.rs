@@ -130,13 +130,20 @@ impl Storage {
         Ok(self.open()?.get_opts(&Path::from(object), options).await?.into_stream())
     }
 
+    /// Removes an object; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn remove(&self, object: &str) -> Result<(), StorageError> {
+        match self.open()?.delete(&Path::from(object)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes an object whose row is gone. One that stays is only in the way, so a failure is logged.
     pub async fn delete(&self, object: &str) {
-        let deleted = match self.open() {
-            Ok(store) => store.delete(&Path::from(object)).await.map_err(StorageError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
+        if let Err(error) = self.remove(object).await {
             tracing::warn!(object, error = describe(&error), "an object that nobody needs could not be removed");
         }
     }

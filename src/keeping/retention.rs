@@ -14,6 +14,8 @@ use super::store::{self, Removed};
 use crate::{
     app::App,
     db::{Conn, DbError},
+    error::describe,
+    telemetry::labels::RetentionTable,
 };
 
 /// Between two batches, so that the disk and those who wait for a lock get their turn.
@@ -30,6 +32,10 @@ enum Step {
     Requests,
     /// Numbers in calls. After the requests: a call waits for the request it belongs to.
     Calls,
+    /// Files of requests that have lost their person.
+    Files,
+    /// Recordings of calls that have lost theirs.
+    Recordings,
 }
 
 /// Removes everything that is due.
@@ -43,6 +49,8 @@ pub async fn sweep(app: &App, db: &mut Conn) -> Result<(), DbError> {
         (Step::Sessions, kept.sessions_days),
         (Step::Requests, kept.personal_data_days),
         (Step::Calls, kept.personal_data_days),
+        (Step::Files, kept.personal_data_days),
+        (Step::Recordings, kept.personal_data_days),
     ] {
         // 0 is for ever.
         if days > 0 {
@@ -62,6 +70,8 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
             Step::Sessions => store::delete_sessions(db, before, limit).await?,
             Step::Requests => store::anonymise_requests(db, before, app.clock.now(), limit).await?,
             Step::Calls => store::anonymise_calls(db, before, app.clock.now(), limit).await?,
+            Step::Files => remove_objects(app, db, RetentionTable::Files, limit).await?,
+            Step::Recordings => remove_objects(app, db, RetentionTable::Recordings, limit).await?,
         };
         record(app, &removed);
         if !removed.more {
@@ -70,6 +80,28 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
         sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// Removes files or recordings: each object before its row, so that what fails in between is found again
+/// by its row, and no voice stays without anybody knowing of it.
+async fn remove_objects(app: &App, db: &mut Conn, table: RetentionTable, limit: i64) -> Result<Removed, DbError> {
+    let due = store::objects_of_the_anonymised(db, table, limit).await?;
+    let mut gone = Vec::new();
+    for (id, object) in &due {
+        match app.storage.remove(object).await {
+            Ok(()) => gone.push(*id),
+            Err(error) => {
+                tracing::warn!(
+                    object,
+                    error = describe(&error),
+                    "an object could not be removed; it will be tried again"
+                );
+            }
+        }
+    }
+    store::forget_objects(db, table, &gone).await?;
+    let all = gone.len() == due.len();
+    Ok(Removed { rows: vec![(table, gone.len() as u64)], more: all && due.len() as u64 >= limit.unsigned_abs() })
 }
 
 fn record(app: &App, removed: &Removed) {

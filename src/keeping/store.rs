@@ -137,7 +137,6 @@ async fn anonymise_requests_begun(
         now
     );
     let numbers = telemetry.run(DbOperation::Retention, query.execute(pg)).await?.rows_affected();
-    forget_files(db, &ids).await?;
     Ok(Removed {
         rows: vec![
             (RetentionTable::Requests, requests),
@@ -153,52 +152,67 @@ async fn anonymise_requests_begun(
 /// Removes the numbers of calls that came in before, unless they belong to a request that keeps them.
 ///
 /// # Errors
-/// As the database; the batch is then undone.
+/// As the database.
 pub async fn anonymise_calls(
     db: &mut Conn,
     before: DateTime<Utc>,
     now: DateTime<Utc>,
     limit: i64,
 ) -> Result<Removed, DbError> {
-    begin(db).await?;
-    let outcome = anonymise_calls_begun(db, before, now, limit).await;
-    end(db, outcome).await
-}
-
-async fn anonymise_calls_begun(
-    db: &mut Conn,
-    before: DateTime<Utc>,
-    now: DateTime<Utc>,
-    limit: i64,
-) -> Result<Removed, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = sqlx::query_scalar!(
+    let query = sqlx::query!(
         "UPDATE calls SET from_raw = NULL, from_e164 = NULL, to_raw = NULL, anonymised_at = $2
           WHERE id IN (
              SELECT c.id FROM calls c LEFT JOIN requests r ON r.id = c.request_id
               WHERE c.received_at < $1 AND c.anonymised_at IS NULL AND (r.id IS NULL OR r.anonymised_at IS NOT NULL)
-              ORDER BY c.received_at, c.id LIMIT $3 FOR NO KEY UPDATE OF c SKIP LOCKED)
-          RETURNING id",
+              ORDER BY c.received_at, c.id LIMIT $3 FOR NO KEY UPDATE OF c SKIP LOCKED)",
         before,
         now,
         limit
     );
-    let ids = telemetry.run(DbOperation::Retention, query.fetch_all(pg)).await?;
-    forget_recordings(db, &ids).await?;
-    Ok(Removed::of(RetentionTable::Calls, ids.len() as u64, limit))
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::Calls, done.rows_affected(), limit))
 }
 
-/// The place to delete the files of requests that have just been anonymised, in the same transaction;
-/// the objects go after its commit.
-#[expect(clippy::unused_async, reason = "it will ask the database as soon as there is a table of files")]
-async fn forget_files(_: &mut Conn, _requests: &[i64]) -> Result<(), DbError> {
-    Ok(())
+/// Objects of files whose service request has been anonymised, and of recordings whose call has, each
+/// with the id of its row.
+///
+/// # Errors
+/// As the database.
+pub async fn objects_of_the_anonymised(
+    db: &mut Conn,
+    table: RetentionTable,
+    limit: i64,
+) -> Result<Vec<(i64, String)>, DbError> {
+    let (pg, telemetry) = db.parts();
+    if table == RetentionTable::Files {
+        let query = sqlx::query!(
+            "SELECT f.id, f.object FROM files f JOIN requests r ON r.id = f.request_id
+              WHERE r.anonymised_at IS NOT NULL ORDER BY f.id LIMIT $1",
+            limit
+        );
+        return telemetry.run(DbOperation::Retention, query.map(|row| (row.id, row.object)).fetch_all(pg)).await;
+    }
+    let query = sqlx::query!(
+        r#"SELECT n.id, n.object AS "object!" FROM recordings n JOIN calls k ON k.provider = n.provider AND k.call_key = n.call_key
+            WHERE k.anonymised_at IS NOT NULL AND n.object IS NOT NULL ORDER BY n.id LIMIT $1"#,
+        limit
+    );
+    telemetry.run(DbOperation::Retention, query.map(|row| (row.id, row.object)).fetch_all(pg)).await
 }
 
-/// The place to delete the recordings of calls that have just been anonymised, as [`forget_files`].
-#[expect(clippy::unused_async, reason = "it will ask the database as soon as there is a table of recordings")]
-async fn forget_recordings(_: &mut Conn, _calls: &[i64]) -> Result<(), DbError> {
-    Ok(())
+/// Forgets rows whose objects are gone.
+///
+/// # Errors
+/// As the database.
+pub async fn forget_objects(db: &mut Conn, table: RetentionTable, ids: &[i64]) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = if table == RetentionTable::Files {
+        sqlx::query!("DELETE FROM files WHERE id = ANY($1)", ids)
+    } else {
+        sqlx::query!("DELETE FROM recordings WHERE id = ANY($1)", ids)
+    };
+    telemetry.run(DbOperation::Retention, query.execute(pg)).await.map(drop)
 }
 
 async fn begin(db: &mut Conn) -> Result<(), DbError> {

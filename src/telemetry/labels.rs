@@ -226,6 +226,10 @@ label_enum! {
         Clients = "clients",
         /// Anonymised.
         Calls = "calls",
+        /// Deleted with their objects.
+        Files = "files",
+        /// Deleted with their objects.
+        Recordings = "recordings",
     }
 }
 

@@ -164,6 +164,18 @@ async fn read(
         (tally.done, tally.refused, tally.not_order) = (row.done, row.refused, row.not_order);
         tally.result = row.result;
     }
+    let query = days!(
+        r#"SELECT s.id AS "id!", m.breached_at >= s.today AS "today!", m.policy AS "policy!", count(*) AS "count!"
+             FROM sla_timers m
+             JOIN requests r ON r.id = m.request_id AND r.deleted_at IS NULL
+             JOIN span s ON s.id = r.city_id AND m.breached_at >= s.since
+            WHERE m.breached_at >= $2
+            GROUP BY s.id, 2, m.policy"#,
+        now
+    );
+    for row in telemetry.run(operation, query.fetch_all(&mut *pg)).await? {
+        figures.cities.entry(row.id).or_default().tally(row.today).sla_breaches.insert(row.policy, row.count);
+    }
     money(pg, telemetry, now, &mut figures).await?;
     calls(pg, telemetry, now, &mut figures).await?;
     present(pg, telemetry, now, offer_timeout_s, &mut figures).await?;
@@ -289,27 +301,9 @@ async fn present(
         figures.cities.entry(row.city_id).or_default().open.insert(row.status, open);
     }
 
-    // What "stuck" means stands here alone: longer in its state than it should be, or past the time that
-    // was agreed.
     let query = sqlx::query!(
-        r#"SELECT r.city_id, r.status AS "status: Status", count(*) AS "count!"
-             FROM requests r
-            CROSS JOIN LATERAL (
-                 SELECT COALESCE(max(e.at), r.created_at) AS at FROM request_events e
-                  WHERE e.request_id = r.id AND e.to_status IS NOT NULL) AS m
-            WHERE r.closed_at IS NULL AND r.deleted_at IS NULL
-              AND $1 > CASE r.status
-                      WHEN 'new' THEN m.at + interval '1 hour'
-                      WHEN 'callback' THEN r.callback_at + interval '1 hour'
-                      WHEN 'no_answer' THEN m.at + interval '24 hours'
-                      WHEN 'waiting' THEN m.at + interval '4 hours'
-                      WHEN 'offered' THEN m.at + make_interval(secs => $2)
-                      WHEN 'accepted' THEN r.meeting_at + interval '1 hour'
-                      WHEN 'en_route' THEN m.at + interval '4 hours'
-                      WHEN 'in_progress' THEN m.at + interval '24 hours'
-                      WHEN 'deferred' THEN r.resume_at + interval '24 hours'
-                  END
-            GROUP BY r.city_id, r.status"#,
+        r#"SELECT city_id AS "city_id!", status AS "status!: Status", count(*) AS "count!"
+             FROM stuck_requests($1, make_interval(secs => $2)) GROUP BY city_id, status"#,
         now,
         f64::from(offer_timeout_s)
     );

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 const BOUNDARY: &str = "----boundary";
-const FORM: &str = "multipart/form-data; boundary=----boundary";
+pub const FORM: &str = "multipart/form-data; boundary=----boundary";
 
 /// A picture of so many bytes, as far as anybody looks.
 pub fn png(bytes: usize) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn form(fields: &[Vec<u8>]) -> Vec<u8> {
     [fields.concat(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat()
 }
 
-fn photo(content: &[u8]) -> Vec<u8> {
+pub fn photo(content: &[u8]) -> Vec<u8> {
     form(&[field("kind", None, b"photo"), field("file", Some("tap.png"), content)])
 }
 
