@@ -243,3 +243,39 @@ async fn an_embedded_database_is_restored_and_old_backups_go() {
     let second = manifest(folder.join(&left[1]).to_str().unwrap());
     assert_eq!(second["content"], manifest(&backup)["content"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_for_its_owner_only_whoever_made_the_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let (data, shelf) = (TempDir::create(), TempDir::create());
+    let app = installation(&data).await;
+    let backup = shelf.path().join("backup");
+    fs::create_dir(&backup).unwrap();
+    fs::set_permissions(&backup, fs::Permissions::from_mode(0o755)).unwrap();
+    let backup = backup.to_str().unwrap();
+    let made =
+        process::run_beside(&["backup", "--to", backup], &environment(&app.database, &data, backup)[..2]).await;
+    made.success();
+    for name in ["database.dump", "manifest.json", "files/recording"] {
+        let mode = fs::metadata(Path::new(backup).join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_not_lost_in_a_restore_to_where_files_lie_in_a_bucket() {
+    let (data, shelf, elsewhere) = (TempDir::create(), TempDir::create(), TempDir::create());
+    let app = installation(&data).await;
+    let backup = shelf.path().join("backup").to_str().unwrap().to_owned();
+    process::run_beside(&["backup", "--to", &backup], &environment(&app.database, &data, &backup)[..2])
+        .await
+        .success();
+    let new = TestDatabase::empty().await;
+    let mut settings = environment(&new, &elsewhere, &backup)[..2].to_vec();
+    settings.push(("SWITCHBOARD_FILES_STORE", "s3://bucket/prefix".to_owned()));
+    let refused = process::run_beside(&["restore", "--from", &backup], &settings).await;
+    assert_eq!(refused.code, Some(1));
+    let expected = "the backup has 3 files, and the settings name s3://bucket/prefix for them";
+    assert!(refused.stderr.contains(expected), "{refused:?}");
+    assert_eq!(everything(&new).await.len(), 0, "nothing was touched");
+}

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -78,7 +79,7 @@ impl Manifest {
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let unfinished = dir.join("manifest.json.unfinished");
         let written = || -> io::Result<()> {
-            let mut file = File::create(&unfinished)?;
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.sync_all()?;
             fs::rename(&unfinished, dir.join(FILE))?;
@@ -127,7 +128,6 @@ impl Manifest {
 
 /// Copies a file, durably; what was copied. It is readable for its owner only.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Part> {
-    use std::os::unix::fs::OpenOptionsExt;
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }

@@ -9,7 +9,7 @@ mod restore;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -107,6 +107,9 @@ async fn dump(pg: &mut PgConnection, programs: &Programs, to: &Path) -> anyhow::
     pg.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
     let snapshot: String = sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut *pg).await?;
     let content = postgres::content(pg).await?;
+    // For its owner only, also in a directory that somebody else has made: pg_dump writes into it.
+    let kept = |error| anyhow::Error::new(error).context(to.display().to_string());
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(kept)?;
     let mut file = std::ffi::OsString::from("--file=");
     file.push(to);
     let arguments = [

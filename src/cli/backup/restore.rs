@@ -70,6 +70,13 @@ async fn replace(
     let mut pg = postgres::connect(&database.options).await?;
     check_unused(&mut pg).await?;
     let folder = local_files(config)?.filter(|_| manifest.files_in == FILES);
+    ensure!(
+        folder.is_some() || manifest.files_in != FILES || manifest.files().next().is_none(),
+        "the backup has {} files, and the settings name {} for them, where a restore does not write; restore with \
+         SWITCHBOARD_FILES_STORE empty, then copy the folder into the bucket and set it again",
+        manifest.files().count(),
+        config.files.store
+    );
     if !force {
         let tables = postgres::tables(&mut pg).await?;
         ensure!(tables.is_empty(), "the database is not empty: it has {} tables; --force replaces them", tables.len());
@@ -155,11 +162,19 @@ async fn clear(pg: &mut PgConnection) -> anyhow::Result<()> {
 /// Copies the files of a backup to a folder beside the one where they belong; both.
 fn prepare_files(manifest: &Manifest, dir: &Path, folder: PathBuf) -> anyhow::Result<(PathBuf, PathBuf)> {
     let unfinished = folder.with_extension(format!("restoring-{}", std::process::id()));
-    fs::create_dir_all(&unfinished).with_context(|| format!("{}", unfinished.display()))?;
-    for (path, part) in manifest.files() {
-        let target = unfinished.join(Path::new(path).strip_prefix(FILES)?);
-        let copied = manifest::copy(&dir.join(path), &target).with_context(|| format!("{}", target.display()))?;
-        ensure!(copied == *part, "{}: changed while it was copied", dir.join(path).display());
+    let copied = || -> anyhow::Result<()> {
+        fs::create_dir_all(&unfinished).with_context(|| format!("{}", unfinished.display()))?;
+        for (path, part) in manifest.files() {
+            let target = unfinished.join(Path::new(path).strip_prefix(FILES)?);
+            let copied = manifest::copy(&dir.join(path), &target).with_context(|| format!("{}", target.display()))?;
+            ensure!(copied == *part, "{}: changed while it was copied", dir.join(path).display());
+        }
+        Ok(())
+    };
+    if let Err(error) = copied() {
+        // On a disk that is full, half a copy would be in everybody's way.
+        let _ = fs::remove_dir_all(&unfinished);
+        return Err(error);
     }
     Ok((unfinished, folder))
 }
