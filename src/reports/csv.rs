@@ -97,14 +97,25 @@ fn write<T: Table>(out: &mut Vec<u8>, header: Option<&[&str]>, rows: &[T]) -> io
 }
 
 /// A value as text. One that a spreadsheet would take for a formula gets an apostrophe in front, which
-/// makes it text there.
+/// makes it text there. So does whatever follows a character at which a spreadsheet may cut the value up:
+/// a Russian one takes semicolons for the separator, and then quotation marks within a line for text.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => return String::new(),
         Value::String(text) => text,
         number => return number.to_string(),
     };
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.clone() }
+    let mut safe = String::with_capacity(text.len() + 1);
+    let mut begins = true;
+    for character in text.chars() {
+        if begins && matches!(character, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n') {
+            safe.push('\'');
+        }
+        // A space, or a mark that quotes what follows, leaves it at the beginning.
+        begins = matches!(character, ';' | '\t' | '\r' | '\n') || begins && matches!(character, ' ' | '"');
+        safe.push(character);
+    }
+    safe
 }
 
 /// What a file name may hold of a parameter.
@@ -131,10 +142,21 @@ mod tests {
 
     #[test]
     fn cells_cannot_become_formulas() {
-        for text in ["=1+1", "+7916", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"] {
+        for text in ["=1+1", "+7916", "-1", "@SUM(A1)", "\tx", "\rx", "\nx"] {
             assert_eq!(cell(&json!(text)), format!("'{text}"));
         }
-        assert_eq!(cell(&json!("a=b")), "a=b");
+        for (text, safe) in [
+            ("x;=1+1", "x;'=1+1"),
+            ("x; \"=1+1\"", "x; \"'=1+1\""),
+            (" =1", " '=1"),
+            ("x\n@SUM(A1)", "x\n'@SUM(A1)"),
+            ("x\t+1", "x\t'+1"),
+        ] {
+            assert_eq!(cell(&json!(text)), safe, "in a spreadsheet that cuts at semicolons, tabs or lines");
+        }
+        for text in ["a=b", "5; 6", "ul. Lenina, 5-7", "first\nsecond"] {
+            assert_eq!(cell(&json!(text)), text);
+        }
         assert_eq!(cell(&json!(-0.5)), "-0.5", "a number is no formula");
         assert_eq!(cell(&Value::Null), "");
     }
