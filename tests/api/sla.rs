@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join;
 use serde_json::{Value, json};
-use switchboard::{auth::Role, sla};
+use switchboard::{auth::Role, reports::collector::collect, sla};
 
 use crate::support::{KAZAN, MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, config, morning, telephony::Call};
 
@@ -458,4 +458,22 @@ async fn the_previous_release_and_a_hand_written_update_keep_the_time_of_the_sta
     ] {
         assert_eq!(app.database.refusal(statement).await, constraint, "{statement}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_promise_still_counts_when_the_request_is_opened_again() {
+    let app = TestApp::start().await;
+    let manager = app.actor(Role::Manager, &[MOSCOW]).await;
+    let id = manager.create_request(MOSCOW, "+79161234567").await["id"].as_i64().unwrap();
+    app.clock.advance(TimeDelta::hours(3));
+    run_job(&app).await;
+    let breaches = async || {
+        collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
+        manager.get("/api/v1/metrics/business").await.expect(200)["today"]["sla_breaches"].clone()
+    };
+    let expected = json!({ "assignment": 1, "first_response": 1 });
+    assert_eq!(breaches().await, expected);
+    manager.move_to(id, json!({ "to": "refused" })).await.expect(200);
+    manager.move_to(id, json!({ "to": "new", "reason": "they called again" })).await.expect(200);
+    assert_eq!(breaches().await, expected);
 }

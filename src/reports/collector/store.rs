@@ -164,13 +164,14 @@ async fn read(
         (tally.done, tally.refused, tally.not_order) = (row.done, row.refused, row.not_order);
         tally.result = row.result;
     }
+    // By the history: a timer of a request that is opened again starts anew and forgets.
     let query = days!(
-        r#"SELECT s.id AS "id!", m.breached_at >= s.today AS "today!", m.policy AS "policy!", count(*) AS "count!"
-             FROM sla_timers m
-             JOIN requests r ON r.id = m.request_id AND r.deleted_at IS NULL
-             JOIN span s ON s.id = r.city_id AND m.breached_at >= s.since
-            WHERE m.breached_at >= $2
-            GROUP BY s.id, 2, m.policy"#,
+        r#"SELECT s.id AS "id!", e.at >= s.today AS "today!", e.diff #>> '{policy,1}' AS "policy!", count(*) AS "count!"
+             FROM request_events e
+             JOIN requests r ON r.id = e.request_id AND r.deleted_at IS NULL
+             JOIN span s ON s.id = r.city_id AND e.at >= s.since
+            WHERE e.kind = 'sla_breached' AND e.at >= $2
+            GROUP BY s.id, 2, 3"#,
         now
     );
     for row in telemetry.run(operation, query.fetch_all(&mut *pg)).await? {
