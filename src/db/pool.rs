@@ -156,6 +156,12 @@ impl Db {
             ("lock_timeout", format!("{}ms", timeout.as_millis() / 3)),
             ("idle_in_transaction_session_timeout", "10s".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // A host that vanished without a word would keep its row locks and its jobs for two hours, which
+            // is what operating systems wait before they ask.
+            ("tcp_keepalives_idle", "15".to_owned()),
+            ("tcp_keepalives_interval", "5".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+            ("tcp_user_timeout", "30000".to_owned()),
             // Filters of a list are optional parameters: a plan for all of them is a bad plan for each.
             ("plan_cache_mode", "force_custom_plan".to_owned()),
             // Starting a parallel worker takes longer than most statements, and takes a core from the others.

@@ -66,6 +66,21 @@ async fn a_client_resumes_on_another_replica_and_misses_nothing_that_was_committ
     assert_eq!(stream.next().await.unwrap().data["id"], 3, "again");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_soon_notices_that_a_replica_has_vanished_without_a_word() {
+    // Else its jobs and its row locks would stay with it for as long as its operating system's default: two hours.
+    let app = TestApp::start().await;
+    let mut db = app.app.db.connect_alone().await.unwrap();
+    // What the session asked for; by a local socket nobody can vanish, and the setting itself reads 0.
+    let sql = "SELECT string_agg(name || '=' || reset_val, ' ' ORDER BY name) FROM pg_settings
+                WHERE name LIKE 'tcp_keepalives%' OR name = 'tcp_user_timeout'";
+    let asked: String = sqlx::query_scalar(sql).fetch_one(db.parts().0).await.unwrap();
+    assert_eq!(
+        asked,
+        "tcp_keepalives_count=3 tcp_keepalives_idle=15 tcp_keepalives_interval=5 tcp_user_timeout=30000"
+    );
+}
+
 /// The SLA job of a replica, as the server runs it.
 fn stand(replica: &TestApp, interval: Duration) -> JoinHandle<()> {
     tokio::spawn(elected::run(replica.app.clone(), Job::Sla, interval, |app, db| Box::pin(sla::job::round(app, db))))
