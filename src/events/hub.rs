@@ -22,6 +22,10 @@ use crate::{
 /// How long a new listener waits for the tailer to begin.
 const START_LIMIT: Duration = Duration::from_secs(2);
 
+/// Streams of one session: the tabs of a person. More would only be those that a broken network has left
+/// behind, or somebody who wants to use up this replica's sockets.
+const MOST_PER_SESSION: usize = 16;
+
 /// The meeting point of the tailer and the listeners.
 #[derive(Debug)]
 pub struct Hub {
@@ -169,6 +173,7 @@ impl Seat {
             // A session is no name: a person has several tabs.
             let number = hub.next_number.fetch_add(1, Ordering::Relaxed);
             listeners.insert(number, Listener { principal: principal.clone(), cut: cut.clone() });
+            cut_the_oldest(&listeners, &principal.session_id);
             app.metrics.event_streams().set(i64::try_from(listeners.len()).unwrap_or(i64::MAX));
             Self { app: app.clone(), number, cut, events: hub.channel.subscribe(), mark: 0 }
         };
@@ -188,6 +193,17 @@ impl Seat {
     #[must_use]
     pub fn lags(&self) -> bool {
         self.events.len() > self.app.config.events.buffer.next_power_of_two()
+    }
+}
+
+/// Ends the oldest stream of a session that has too many.
+fn cut_the_oldest(listeners: &HashMap<u64, Listener>, session_id: &str) {
+    let theirs = |listener: &Listener| listener.principal.session_id == session_id && !listener.cut.is_cancelled();
+    let theirs = listeners.iter().filter(|(_, listener)| theirs(listener));
+    if theirs.clone().count() > MOST_PER_SESSION
+        && let Some((_, oldest)) = theirs.min_by_key(|(number, _)| **number)
+    {
+        oldest.cut.cancel();
     }
 }
 

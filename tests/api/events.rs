@@ -489,3 +489,22 @@ async fn a_client_that_asks_and_does_not_read_is_closed() {
     let answered = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count();
     assert!((1..asked).contains(&answered), "{answered} answers, {} bytes", answers.len());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_opens_ever_more_streams_loses_its_oldest() {
+    let app = live().await;
+    let (greedy, other) = (app.actor(Role::Operator, &[MOSCOW]).await, app.actor(Role::Operator, &[MOSCOW]).await);
+    let mut theirs = other.listen().await;
+    let mut streams = std::collections::VecDeque::new();
+    for _ in 0..18 {
+        streams.push_back(greedy.listen().await);
+    }
+    for _ in 0..2 {
+        assert!(end(streams.pop_front().unwrap()).await < 2.0);
+    }
+    eventually("sixteen and the other one", async || (app.scrape().await.value(STREAMS) == 17.0).then_some(())).await;
+    let id = create(&other, MOSCOW).await;
+    for stream in streams.iter_mut().chain([&mut theirs]) {
+        assert_eq!(stream.next().await.unwrap().gist(), ("request", id, "created"));
+    }
+}
