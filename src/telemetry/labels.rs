@@ -100,7 +100,7 @@ impl Route {
 }
 
 impl Label for Route {
-    const VALUES: Values = Values::Capped { what: "route templates, `unmatched`", cap: 64 };
+    const VALUES: Values = Values::Capped { what: "route templates, `unmatched`", cap: 96 };
     fn value(&self) -> &str {
         &self.0
     }

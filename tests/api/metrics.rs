@@ -10,10 +10,12 @@ use switchboard::{
     auth::Role,
     reports::collector::collect,
     requests::state::TABLE,
+    server::openapi,
     telemetry::{
+        ProcessCounters,
         catalogue::{CATALOGUE, Kind, PROCESS},
-        labels::{DICTIONARY_CAP, Values},
-        metrics::SERIES_CEILING,
+        labels::{DICTIONARY_CAP, Label, Method as LabelMethod, Route, Values},
+        metrics::{Metrics, Operation, SERIES_CEILING},
     },
     workers,
 };
@@ -195,6 +197,45 @@ async fn a_flood_of_made_up_paths_and_methods_adds_a_bounded_number_of_series() 
         assert!(!series.contains("BREW") && !series.contains("PROPFIND"), "{series}");
     }
     assert!(scrape.answered(404) > 0.0);
+}
+
+/// Everything that can be asked and answered, once.
+#[test]
+fn a_replica_at_its_worst_stays_below_the_ceiling_and_near_it() {
+    let metrics = Metrics::new(ProcessCounters::default()).unwrap();
+    let document = serde_json::to_value(openapi()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let Values::Capped { cap, .. } = <Route as Label>::VALUES else { panic!("routes are capped") };
+    // The pages of the documentation, and what is unmatched.
+    assert!(paths.len() + 8 <= cap, "{} routes", paths.len());
+    let answer = |method: &str, route: &str, status: u16| Operation {
+        method: axum::http::Method::from_bytes(method.as_bytes()).unwrap(),
+        route: route.to_owned(),
+        success: axum::http::StatusCode::from_u16(status).unwrap(),
+    };
+    let (mut answers, mut refused) = (Vec::new(), 0);
+    let others = (0..8).map(|n| format!("/docs/{n}"));
+    let paths = paths.iter().map(|(route, item)| (route.clone(), item.as_object().cloned().unwrap()));
+    for (route, item) in paths.chain(others.map(|route| (route, serde_json::Map::new()))) {
+        for method in LabelMethod::ALL.iter().map(|method| method.as_str()) {
+            // HEAD is answered as GET, and OPTIONS by what guards against other origins.
+            let declared = item.get(&method.replace("HEAD", "GET").to_lowercase());
+            let declared = declared.and_then(|operation| operation["responses"].as_object());
+            let statuses = declared.into_iter().flatten().map(|(status, _)| status.parse().unwrap());
+            let other = if declared.is_some() { 499 } else { 405 };
+            refused += usize::from(declared.is_none());
+            answers.extend(statuses.chain([other]).map(|status| answer(method, &route, status)));
+        }
+    }
+    metrics.seed_operations(&answers);
+    let codes: Vec<String> = (0..=DICTIONARY_CAP).map(|n| format!("c{n}")).collect();
+    metrics.seed_dictionaries(codes.iter().map(String::as_str), codes.iter().map(String::as_str));
+    let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    // Seeding adds 500 and 503, which a method that is refused never gets as far as.
+    let duration = CATALOGUE.iter().find(|spec| spec.name == "http_server_request_duration_seconds").unwrap();
+    let series = series - refused * 2 * (duration.buckets.len() + 3);
+    assert!((SERIES_CEILING * 3 / 4..=SERIES_CEILING).contains(&series), "{series}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
