@@ -61,6 +61,10 @@ ALTER TABLE calls ADD CONSTRAINT calls_anonymised_is_nameless CHECK (
     anonymised_at IS NULL OR (from_raw IS NULL AND from_e164 IS NULL AND to_raw IS NULL));
 CREATE INDEX calls_to_anonymise ON calls (received_at, id) WHERE anonymised_at IS NULL;
 
+-- Their objects go with them, found by their age.
+CREATE INDEX files_by_age ON files (at, id) WHERE request_id IS NOT NULL;
+CREATE INDEX recordings_by_age ON recordings (at, id) WHERE object IS NOT NULL;
+
 CREATE INDEX webhook_events_received ON webhook_events (received_at) WHERE status <> 'pending';
 CREATE INDEX sessions_expired ON sessions (expires_at);
 
@@ -70,7 +74,7 @@ CREATE FUNCTION request_diff_without_person(diff jsonb) RETURNS jsonb LANGUAGE s
     SELECT COALESCE(jsonb_object_agg(key, value), '{}') FROM jsonb_each(CASE jsonb_typeof(diff) WHEN 'object' THEN diff ELSE '{}' END)
      WHERE key IN ('status', 'type', 'direction', 'city', 'city_id', 'campaign', 'source', 'master_id', 'callback_at',
                    'meeting_at', 'resume_at', 'first_response_at', 'assigned_at', 'escalated_at', 'closed_at', 'result',
-                   'expenses', 'net', 'handover', 'call_key', 'imported')
+                   'expenses', 'net', 'handover', 'call_key', 'call_id', 'file_id', 'policy', 'imported')
 $$;
 
 -- The history stays append-only but for one thing: in a transaction that says so, the entries of a
@@ -90,6 +94,17 @@ END $$;
 DROP TRIGGER request_events_append_only ON request_events;
 CREATE TRIGGER request_events_append_only BEFORE UPDATE OR DELETE ON request_events
     FOR EACH ROW EXECUTE FUNCTION request_events_forbid_change();
+
+-- Nobody would remove it again. To whoever writes it is as if the request were not there: a conflict.
+CREATE FUNCTION request_comments_forbid_on_anonymised() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM requests WHERE id = NEW.request_id AND anonymised_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'the personal data of this request has been removed' USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER request_comments_not_on_anonymised BEFORE INSERT ON request_comments
+    FOR EACH ROW EXECUTE FUNCTION request_comments_forbid_on_anonymised();
 
 -- Work on the installation itself that was finished.
 CREATE TABLE maintenance_runs (

@@ -21,6 +21,9 @@ use crate::{
 /// Between two batches, so that the disk and those who wait for a lock get their turn.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Objects of one batch that the store may refuse to remove before the others are left for the next round.
+const MOST_FAILURES: u32 = 3;
+
 /// One kind of thing that is not kept for ever.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -70,8 +73,8 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
             Step::Sessions => store::delete_sessions(db, before, limit).await?,
             Step::Requests => store::anonymise_requests(db, before, app.clock.now(), limit).await?,
             Step::Calls => store::anonymise_calls(db, before, app.clock.now(), limit).await?,
-            Step::Files => remove_objects(app, db, RetentionTable::Files, limit).await?,
-            Step::Recordings => remove_objects(app, db, RetentionTable::Recordings, limit).await?,
+            Step::Files => remove_objects(app, db, RetentionTable::Files, before, limit).await?,
+            Step::Recordings => remove_objects(app, db, RetentionTable::Recordings, before, limit).await?,
         };
         record(app, &removed);
         if !removed.more {
@@ -83,12 +86,24 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
 }
 
 /// Removes files or recordings: each object before its row, so that what fails in between is found again
-/// by its row, and no voice stays without anybody knowing of it.
-async fn remove_objects(app: &App, db: &mut Conn, table: RetentionTable, limit: i64) -> Result<Removed, DbError> {
-    let due = store::objects_of_the_anonymised(db, table, limit).await?;
-    let mut gone = Vec::new();
+/// by its row, and no voice stays without anybody knowing of it. A store that is away ends the batch:
+/// each try may take minutes, and neither the other steps nor a shutdown wait for a thousand of them.
+async fn remove_objects(
+    app: &App,
+    db: &mut Conn,
+    table: RetentionTable,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<Removed, DbError> {
+    let stopped = app.lifecycle.stopped();
+    let due = store::objects_of_the_anonymised(db, table, before, limit).await?;
+    let (mut gone, mut failed) = (Vec::new(), 0);
     for (id, object) in &due {
-        match app.storage.remove(object).await {
+        let removed = tokio::select! {
+            () = stopped.cancelled() => break,
+            removed = app.storage.remove(object) => removed,
+        };
+        match removed {
             Ok(()) => gone.push(*id),
             Err(error) => {
                 tracing::warn!(
@@ -96,6 +111,10 @@ async fn remove_objects(app: &App, db: &mut Conn, table: RetentionTable, limit: 
                     error = describe(&error),
                     "an object could not be removed; it will be tried again"
                 );
+                failed += 1;
+                if failed == MOST_FAILURES {
+                    break;
+                }
             }
         }
     }

@@ -174,28 +174,34 @@ pub async fn anonymise_calls(
     Ok(Removed::of(RetentionTable::Calls, done.rows_affected(), limit))
 }
 
-/// Objects of files whose service request has been anonymised, and of recordings whose call has, each
-/// with the id of its row.
+/// Objects from before: those of files whose service request has been anonymised, and of recordings
+/// whose call has, or was never heard of; each with the id of its row. Their age leads to them, so that
+/// a look costs nothing where nothing is due, however many there are.
 ///
 /// # Errors
 /// As the database.
 pub async fn objects_of_the_anonymised(
     db: &mut Conn,
     table: RetentionTable,
+    before: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<(i64, String)>, DbError> {
     let (pg, telemetry) = db.parts();
     if table == RetentionTable::Files {
         let query = sqlx::query!(
             "SELECT f.id, f.object FROM files f JOIN requests r ON r.id = f.request_id
-              WHERE r.anonymised_at IS NOT NULL ORDER BY f.id LIMIT $1",
+              WHERE f.at < $1 AND r.anonymised_at IS NOT NULL ORDER BY f.at, f.id LIMIT $2",
+            before,
             limit
         );
         return telemetry.run(DbOperation::Retention, query.map(|row| (row.id, row.object)).fetch_all(pg)).await;
     }
     let query = sqlx::query!(
-        r#"SELECT n.id, n.object AS "object!" FROM recordings n JOIN calls k ON k.provider = n.provider AND k.call_key = n.call_key
-            WHERE k.anonymised_at IS NOT NULL AND n.object IS NOT NULL ORDER BY n.id LIMIT $1"#,
+        r#"SELECT n.id, n.object AS "object!"
+             FROM recordings n LEFT JOIN calls k ON k.provider = n.provider AND k.call_key = n.call_key
+            WHERE n.at < $1 AND n.object IS NOT NULL AND (k.id IS NULL OR k.anonymised_at IS NOT NULL)
+            ORDER BY n.at, n.id LIMIT $2"#,
+        before,
         limit
     );
     telemetry.run(DbOperation::Retention, query.map(|row| (row.id, row.object)).fetch_all(pg)).await

@@ -122,9 +122,9 @@ pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec
            AND ($8::timestamptz IS NULL OR r.created_at >= $8)
            AND ($9::timestamptz IS NULL OR r.created_at < $9)
            AND ($10::text IS NULL
-                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $10 LIMIT 500)))
+                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $10 AND anonymised_at IS NULL LIMIT 500)))
            AND (NOT $11 OR r.search @@ to_tsquery('simple', $12) OR r.id = $13
-                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $14 LIMIT 500)))
+                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $14 AND anonymised_at IS NULL LIMIT 500)))
            AND ($15::timestamptz IS NULL OR (r.created_at, r.id) < ($15, $16))
          ORDER BY r.created_at DESC, r.id DESC LIMIT $17",
         caller.city_filter() as _,

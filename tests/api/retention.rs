@@ -264,3 +264,67 @@ async fn events_and_sessions_go_after_their_days_and_zero_is_for_ever() {
     assert_eq!(scrape.value("switchboard_retention_rows_total{table=\"sessions\"}"), 1.0);
     assert_eq!(scrape.value("switchboard_retention_rows_total{table=\"requests\"}"), 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_on_calls_stays_what_it_was() {
+    let app = TestApp::start().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    app.stranger().deliver_all(&Call::new("first", "79161234501", MOSCOW_LINE).answered()).await;
+    app.stranger().deliver_all(&Call::new("other", "79161234502", "74950009999").answered()).await;
+    app.drain_inbox().await;
+    let id = admin.all("/api/v1/requests").await[0]["id"].as_i64().unwrap();
+    // A person finds out that the call on an unknown line was about the same.
+    let call = admin.all("/api/v1/calls/triage").await[0]["id"].as_i64().unwrap();
+    admin.post(&format!("/api/v1/calls/{call}/link"), json!({ "request_id": id })).await.expect(200);
+    admin.move_to(id, json!({ "to": "refused" })).await.expect(200);
+    let path = "/api/v1/reports/call-centre?from=2026-06-01&to=2026-06-01";
+    let before = admin.get(path).await.expect(200);
+    assert_eq!((&before["totals"]["incoming"], &before["totals"]["requests_created"]), (&json!(2), &json!(1)), "{before}");
+
+    app.clock.advance(TimeDelta::days(1826));
+    sweep(&app).await.unwrap();
+    assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE anonymised_at IS NOT NULL").await, 2);
+    assert_eq!(app.actor(Role::Admin, &[]).await.get(path).await.expect(200), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_recordings_go_by_their_own_age_and_nobody_is_forgotten() {
+    let app = TestApp::start().await;
+    let old = done_request(&app, "+79161234501").await;
+    // Of a request that goes: attached with the work, and a year later. Of a call that goes, of one that
+    // nobody ever heard of, and of such a one from yesterday.
+    let rows = format!(
+        "INSERT INTO calls (provider, call_key, request_id, direction, received_at) VALUES ('mango', 'known', {old}, 'incoming', '2026-06-01T07:00:00Z');
+         INSERT INTO files (request_id, kind, object, name, mime, bytes, sha256, uploaded_by, at)
+         SELECT {old}, 'photo', 'files/' || name, name, 'image/png', 1, repeat('0', 64), (SELECT min(id) FROM users), at::timestamptz
+           FROM (VALUES ('work', '2026-06-01T07:00:00Z'), ('later', '2027-06-01T07:00:00Z')) AS f (name, at);
+         INSERT INTO recordings (provider, call_key, recording_id, status, next_attempt_at, at, object, mime, bytes, sha256)
+         SELECT 'mango', key, key, 'stored', at::timestamptz, at::timestamptz, 'recordings/' || key, 'audio/mpeg', 1, repeat('0', 64)
+           FROM (VALUES ('known', '2026-06-01T07:00:00Z'), ('unknown', '2026-06-01T07:00:00Z'), ('fresh', '2031-05-31T07:00:00Z')) AS r (key, at)"
+    );
+    app.database.execute(&rows).await;
+    app.clock.advance(TimeDelta::days(1826));
+    sweep(&app).await.unwrap();
+    let left = "SELECT string_agg(object, ' ' ORDER BY object) FROM
+                (SELECT object FROM files UNION ALL SELECT object FROM recordings) AS kept";
+    let left: String = sqlx::query_scalar(left).fetch_one(&mut app.database.connect().await).await.unwrap();
+    assert_eq!(left, "files/later recordings/fresh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_found_by_what_stands_for_a_number_and_nothing_personal_is_added() {
+    let app = TestApp::start().await;
+    let old = done_request(&app, "+79161234501").await;
+    app.database.execute("ALTER TABLE clients ALTER COLUMN id RESTART WITH 770042").await;
+    let other = done_request(&app, "+79161234502").await;
+    app.clock.advance(TimeDelta::days(1826));
+    sweep(&app).await.unwrap();
+    let admin = app.actor(Role::Admin, &[]).await;
+    let view = admin.get(&format!("/api/v1/requests/{other}")).await.expect(200);
+    assert_eq!(view["client_phone"], "anonymised-770042");
+    for filter in ["phone=0042", "text=770042"] {
+        assert_eq!(admin.all(&format!("/api/v1/requests?{filter}")).await.len(), 0, "{filter}");
+    }
+    let comment = admin.post(&format!("/api/v1/requests/{old}/comments"), json!({ "body": "Olga called" })).await;
+    comment.problem(409, "conflict");
+}
