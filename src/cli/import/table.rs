@@ -132,7 +132,7 @@ fn decode(content: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn line_end(bytes: &[u8], start: usize) -> usize {
-    bytes[start..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |length| start + length)
+    (start..bytes.len()).find(|at| ends_line(bytes, *at)).unwrap_or(bytes.len())
 }
 
 /// Cuts the bytes into records. A record that runs over several lines and has the wrong width, or text
@@ -155,11 +155,11 @@ fn split(bytes: &[u8], delimiter: u8) -> Vec<Row> {
             let to =
                 offset + usize::try_from(reader.position().byte()).unwrap_or(bytes.len()).min(bytes.len() - offset);
             let blank = bytes[from..to].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            line += newlines(&bytes[from..from + blank]);
+            line += newlines(bytes, from..from + blank);
             let raw = from + blank..trim_end(bytes, from + blank, to);
-            let lines = newlines(&bytes[from + blank..to]);
+            let lines = newlines(bytes, from + blank..to);
             let odd = width.is_some_and(|width| record.len() != width) || !well_quoted(&bytes[raw.clone()], delimiter);
-            if newlines(&bytes[raw.clone()]) > 0 && odd {
+            if newlines(bytes, raw.clone()) > 0 && odd {
                 let end = line_end(bytes, raw.start);
                 let raw = raw.start..trim_end(bytes, raw.start, end);
                 rows.push(Row { line, raw, values: Err("a quotation mark is opened and not closed".to_owned()) });
@@ -208,8 +208,14 @@ fn count(bytes: &[u8], wanted: u8) -> usize {
     bytes.split(|byte| *byte == wanted).count() - 1
 }
 
-fn newlines(bytes: &[u8]) -> u64 {
-    count(bytes, b'\n') as u64
+/// Whether a line ends with this byte: CR LF counts once, and a CR of its own ends a line as it ends a
+/// record.
+fn ends_line(bytes: &[u8], at: usize) -> bool {
+    bytes[at] == b'\n' || bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n')
+}
+
+fn newlines(bytes: &[u8], range: Range<usize>) -> u64 {
+    range.filter(|at| ends_line(bytes, *at)).count() as u64
 }
 
 fn trim_end(bytes: &[u8], from: usize, to: usize) -> usize {
@@ -289,6 +295,15 @@ mod tests {
         let broken = lines(b"number;\xd0\x98\xd0\xbc\xd1\x8f\n1;\xff\xfe\n2;ok\n");
         assert_eq!(broken[0].1.as_ref().unwrap_err(), "column 2: is no valid UTF-8");
         assert_eq!(broken[1], (3, Ok(row(["2", "ok"]))));
+    }
+
+    #[test]
+    fn each_row_has_a_line_of_its_own_whatever_ends_it() {
+        let numbers = |content: &str| lines(content.as_bytes()).iter().map(|(line, _)| *line).collect::<Vec<_>>();
+        assert_eq!(numbers("Номер;Имя\r1;a\r2;b\r"), [2, 3]);
+        // Cut in two by a CR inside: neither part is a row, and each must be named.
+        assert_eq!(numbers("Номер;Имя\r\n1;a\rb;c;d\r\n2;e\r\n"), [2, 3, 4]);
+        assert_eq!(numbers("Номер;Имя\n1;\"a\rb\"\n2;\"open\r\n3;c\n"), [2, 4, 5]);
     }
 
     #[test]
