@@ -208,6 +208,15 @@ async fn a_damaged_backup_and_a_target_in_use_are_refused() {
     let counted = restore(&[], &new, &elsewhere).await;
     assert_eq!(counted.code, Some(1));
     assert!(counted.stderr.contains("differs from the backup: requests"), "{counted:?}");
+    // One that this pg_restore cannot read, such as that of a later PostgreSQL.
+    let mut said: Value = serde_json::from_slice(&whole).unwrap();
+    fs::write(Path::new(&backup).join("database.dump"), "PGDMP").unwrap();
+    let part = json!({ "bytes": 5, "sha256": "b5a26a21290c39819235a235b8ed66b3bd98ed90c8316c8949bfbb7419cac878" });
+    said["parts"]["database.dump"] = part;
+    fs::write(&path, said.to_string()).unwrap();
+    let unreadable = restore(&["--force"], &database, &data).await;
+    assert!(unreadable.stderr.contains("pg_restore failed"), "{unreadable:?}");
+    assert_eq!(everything(&database).await, before);
     fs::remove_file(&path).unwrap();
     assert!(restore(&["--force"], &database, &data).await.failure(1).contains("is no complete backup"));
     assert_eq!(everything(&database).await, before);

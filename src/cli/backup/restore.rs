@@ -85,6 +85,9 @@ async fn replace(
             ensure!(empty, "{}: is not empty; --force sets it aside", folder.display());
         }
     }
+    let programs = Programs::new(config, &database.options);
+    // That the program is there, and not too old to read the dump, is found out before anything is dropped.
+    programs.run("pg_restore", &["--list".into(), dir.join(DUMP).into_os_string()]).await?;
 
     let spinner = progress::spinner("copying the files");
     // Beside their place first, so that a failure leaves everything as it was.
@@ -99,7 +102,6 @@ async fn replace(
     if force {
         clear(&mut pg).await?;
     }
-    let programs = Programs::new(config, &database.options);
     let arguments = [
         "--single-transaction".into(),
         "--exit-on-error".into(),
