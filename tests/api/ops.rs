@@ -150,7 +150,7 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     let allowed = from(ORIGIN).await;
     assert_eq!(allowed.header("access-control-allow-origin"), ORIGIN);
     assert_eq!(allowed.header("access-control-allow-credentials"), "true");
-    assert_eq!(allowed.header("access-control-expose-headers"), "etag,location,retry-after");
+    assert_eq!(allowed.header("access-control-expose-headers"), "content-disposition,etag,location,retry-after");
     assert!(
         allowed.header("vary").contains("origin"),
         "a cache must keep the answers apart: {:?}",
@@ -178,6 +178,6 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ORIGIN));
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
     let headers = answer.header("access-control-allow-headers");
-    assert_eq!(headers, "content-type,authorization,if-match,traceparent");
+    assert_eq!(headers, "content-type,authorization,if-match,range,last-event-id,traceparent");
     assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
 }
