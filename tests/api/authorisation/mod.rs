@@ -2,7 +2,7 @@
 //! and what is elsewhere. What the outcome must be comes from [`RIGHTS`], written down here once more
 //! and by nobody else; what an operation needs in order to succeed comes from [`world`].
 
-mod world;
+pub mod world;
 
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ fn operations() -> Vec<Operation> {
     operations
 }
 
-fn guarded() -> Vec<Operation> {
+pub fn guarded() -> Vec<Operation> {
     operations().into_iter().filter(|operation| operation.action != docs::PUBLIC).collect()
 }
 
