@@ -64,7 +64,7 @@ CREATE TABLE files (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     request_id     bigint REFERENCES requests,
     transaction_id bigint REFERENCES transactions,
-    kind           text NOT NULL CHECK (kind IN ('receipt', 'contract', 'photo', 'other')),
+    kind           text NOT NULL CHECK (kind IN ('receipt', 'contract', 'photo', 'recording', 'other')),
     -- Drawn by us: nothing that a client wrote becomes a path.
     object         text NOT NULL UNIQUE CHECK (object ~ '^[a-z0-9/._-]{1,200}$'),
     name           text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 255 AND name !~ '[[:cntrl:]/\\]'),

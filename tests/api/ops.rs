@@ -1,10 +1,10 @@
 //! The two listeners and what every answer has in common: probes, problems, headers, CORS.
 
 use reqwest::{Method, header::HeaderMap};
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard::auth::Role;
 
-use crate::support::{MOSCOW, TestApp, actor::Actor, eventually};
+use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, telephony::Call};
 
 const ORIGIN: &str = "http://localhost:5173";
 
@@ -180,4 +180,18 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     let headers = answer.header("access-control-allow-headers");
     assert_eq!(headers, "content-type,authorization,if-match,range,last-event-id,traceparent");
     assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_see_what_a_server_stands_on() {
+    let app = TestApp::start().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    app.stranger().deliver(&Call::new("entry", "+79161234567", MOSCOW_LINE).appeared()).await.expect(200);
+    let health = admin.get("/health/detailed").await.expect(200);
+    assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(health["dependencies"]["postgresql"]["up"], true);
+    assert_eq!(health["dependencies"]["redis"], Value::Null, "it is not configured");
+    assert_eq!(health["inbox_waiting"], json!({ "mango": 1, "generic": 0 }));
+    assert_eq!(health["pool"]["max"], 10);
+    assert_eq!((&health["business_metrics_at"], &health["last_backup_at"]), (&Value::Null, &Value::Null));
 }

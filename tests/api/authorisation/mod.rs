@@ -44,6 +44,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("call_centre_report", "ACCCC-"),
     ("money_reports", "ACC--O"),
     ("business_metrics", "ACC---"),
+    ("detailed_health", "A-----"),
 ];
 
 /// One operation of the document.
