@@ -6,6 +6,7 @@ ALTER TABLE transactions
     ADD COLUMN automatic boolean NOT NULL DEFAULT true,
     ADD CONSTRAINT transactions_automatic_has_request CHECK (NOT automatic OR request_id IS NOT NULL),
     ADD CONSTRAINT transactions_reason_is_of_reversal CHECK (reason IS NULL OR reverses_id IS NOT NULL);
+ALTER TABLE transactions ALTER COLUMN automatic SET DEFAULT false;
 CREATE INDEX transactions_newest ON transactions (at DESC, id DESC);
 CREATE INDEX transactions_city_newest ON transactions (city_id, at DESC, id DESC);
 CREATE INDEX transactions_master_newest ON transactions (master_id, at DESC, id DESC) WHERE master_id IS NOT NULL;
@@ -63,7 +64,7 @@ CREATE TABLE files (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     request_id     bigint REFERENCES requests,
     transaction_id bigint REFERENCES transactions,
-    kind           text NOT NULL CHECK (kind IN ('receipt', 'contract', 'photo', 'other')),
+    kind           text NOT NULL CHECK (kind IN ('receipt', 'contract', 'photo', 'recording', 'other')),
     -- Drawn by us: nothing that a client wrote becomes a path.
     object         text NOT NULL UNIQUE CHECK (object ~ '^[a-z0-9/._-]{1,200}$'),
     name           text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 255 AND name !~ '[[:cntrl:]/\\]'),

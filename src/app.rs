@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::{
     auth::{passwords::Passwords, tokens::Tokens},
     cache::Cache,
-    calls::providers::mango,
+    calls::providers::{generic, mango},
     clock::Clock,
     config::Config,
     db::{Db, Readiness},
@@ -45,6 +45,7 @@ pub struct Shared {
     pub passports: Option<Vault>,
     pub login_limit: Limit,
     pub mango: Option<mango::Credentials>,
+    pub generic: Option<generic::Credentials>,
     pub storage: Storage,
     /// Talks to the provider; made when first used.
     pub provider_client: OnceLock<reqwest::Client>,
@@ -106,6 +107,7 @@ impl App {
             inbox_wakeup: Notify::new(),
             events: Hub::new(config.events.buffer),
             report_turns: Semaphore::new(usize::from(config.database.max_connections).div_ceil(4)),
+            generic: generic::Credentials::read(config.generic.secret.expose()),
             config,
             clock,
             metrics,

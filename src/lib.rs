@@ -5,13 +5,18 @@
 //! - [`calls`]: a provider's webhook is verified and stored ([`calls::webhooks`]); a worker folds the
 //!   events of a call into facts and finds or creates its service request ([`calls::inbox`]).
 //! - [`requests`]: what a service request is, the pure state machine ([`requests::state`]) and the
-//!   one transaction that moves it ([`requests::flow`]); [`transactions`] is the money it makes.
-//! - [`auth`]: who is calling and what they may do; handlers state it as their first argument.
+//!   one transaction that moves it ([`requests::flow`]); [`transactions`] is the money it makes, [`files`]
+//!   what is attached to it, [`sla`] what was promised about it.
+//! - [`events`] tells the front ends what happened; [`reports`] tells the business what it came to;
+//!   [`keeping`] lets go of what has been kept long enough.
+//! - [`auth`]: who is calling and what they may do; handlers state it as their first argument. [`users`]:
+//!   the people themselves.
 //! - [`dictionaries`]: cities, types, campaigns.
 //! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
 //! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`lifecycle`],
-//!   [`app`], [`server`]: how it is put together. [`cli`]: the commands, the demo company and the simulator.
+//!   [`app`], [`server`]: how it is put together. [`workers`]: what runs beside requests, on each replica or
+//!   on one for all. [`cli`]: the commands, the demo company, the simulator, import and backup.
 #![forbid(unsafe_code)]
 
 pub mod app;

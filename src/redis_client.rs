@@ -94,7 +94,7 @@ impl RedisClient {
     }
 
     /// Whether Redis answers; the outcome is in the metrics.
-    pub async fn probe(&self) {
-        let _ = self.run(async |connection| redis::cmd("PING").query_async::<()>(connection).await).await;
+    pub async fn probe(&self) -> bool {
+        self.run(async |connection| redis::cmd("PING").query_async::<()>(connection).await).await.is_ok()
     }
 }

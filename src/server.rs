@@ -91,8 +91,10 @@ fn routes() -> OpenApiRouter<App> {
         .merge(sla::routes::router())
         .merge(reports::routes::router())
         .merge(events::routes::router());
-    let mut routes =
-        OpenApiRouter::with_openapi(docs::Document::openapi()).nest("/api/v1", api).merge(health::router());
+    let mut routes = OpenApiRouter::with_openapi(docs::Document::openapi())
+        .nest("/api/v1", api)
+        .merge(health::detailed_router())
+        .merge(health::router());
     docs::complete(routes.get_openapi_mut());
     routes
 }

@@ -149,6 +149,8 @@ callers! {
     MoneyReporter may MoneyReports;
     /// May read the business metrics.
     BusinessObserver may BusinessMetrics;
+    /// May read how the server is.
+    HealthObserver may DetailedHealth;
 }
 
 impl FromRequestParts<App> for Principal {

@@ -73,6 +73,8 @@ label_enum! {
         MoneyReports = "money_reports",
         /// Read the business metrics.
         BusinessMetrics = "business_metrics",
+        /// Read how the server itself is.
+        DetailedHealth = "detailed_health",
     }
 }
 
@@ -92,9 +94,9 @@ pub enum Scope {
 pub const fn scope(role: Role, action: Action) -> Option<Scope> {
     use Action::{
         AssignMaster, BusinessMetrics, CallCentreReport, Calls, Comment, CreateEmployees, DeleteFiles, DeleteRequests,
-        EditIntake, EditMasters, ManageAdministrators, ManageCampaigns, ManageDictionaries, ManageEmployees,
-        ManageMasters, ManageTransactions, MoneyReports, MoveRequests, OwnAccount, ReadDictionaries, ReadFiles,
-        ReadMasters, ReadRequests, ReadTransactions,
+        DetailedHealth, EditIntake, EditMasters, ManageAdministrators, ManageCampaigns, ManageDictionaries,
+        ManageEmployees, ManageMasters, ManageTransactions, MoneyReports, MoveRequests, OwnAccount, ReadDictionaries,
+        ReadFiles, ReadMasters, ReadRequests, ReadTransactions,
     };
     use Role::{Admin, Director, Manager, Marketer, Master, Operator};
     match (role, action) {
@@ -129,7 +131,7 @@ pub const fn scope(role: Role, action: Action) -> Option<Scope> {
             EditIntake | AssignMaster | Calls | ManageCampaigns | ManageMasters | CreateEmployees | ManageEmployees
             | ManageTransactions | DeleteFiles | CallCentreReport | BusinessMetrics,
         )
-        | (_, DeleteRequests | ManageDictionaries | ManageAdministrators) => None,
+        | (_, DeleteRequests | ManageDictionaries | ManageAdministrators | DetailedHealth) => None,
     }
 }
 
@@ -142,12 +144,12 @@ mod tests {
     #[test]
     fn the_matrix_is_the_one_we_promise() {
         let promised = [
-            (Role::Admin, "AAAAAAAAAAOAAAAAAAAAAAAA"),
-            (Role::Director, "CCCC-CCC-COCCCCC-CCCCCCC"),
-            (Role::Manager, "CCCC-CCC-COCCCC--C-CCCCC"),
-            (Role::Marketer, "CCCC-CCC--OC-------C-C--"),
-            (Role::Operator, "CCC--CCC--OC-------C-C--"),
-            (Role::Master, "O-O--O-O--OOO----O-O--O-"),
+            (Role::Admin, "AAAAAAAAAAOAAAAAAAAAAAAAA"),
+            (Role::Director, "CCCC-CCC-COCCCCC-CCCCCCC-"),
+            (Role::Manager, "CCCC-CCC-COCCCC--C-CCCCC-"),
+            (Role::Marketer, "CCCC-CCC--OC-------C-C---"),
+            (Role::Operator, "CCC--CCC--OC-------C-C---"),
+            (Role::Master, "O-O--O-O--OOO----O-O--O--"),
         ];
         for (role, row) in promised {
             let actual: String = Action::ALL

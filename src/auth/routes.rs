@@ -133,7 +133,7 @@ async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response
 /// A user's own password and the one to have instead.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"current": "…", "new": "a long sentence is best"}))]
+#[schema(example = json!({"current": "correct horse battery", "new": "a long sentence is best"}))]
 struct PasswordChange {
     /// As it is.
     #[serde(deserialize_with = "discreet")]

@@ -15,10 +15,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::{
     facts::{self, CallFacts, CallResult, Direction},
     model::Triage,
-    providers::{
-        CallEvent, Provider,
-        mango::{self, EventKind},
-    },
+    providers::{self, CallEvent, Provider},
     recordings,
     store::{self, CallRow, InboxEvent},
 };
@@ -93,10 +90,7 @@ struct Changes {
 }
 
 async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbError> {
-    let parsed = match EventKind::from_name(&event.kind) {
-        Some(kind) => mango::parse(kind, &event.payload).map_err(|error| error.to_string()),
-        None => Err("unknown kind of event".to_owned()),
-    };
+    let parsed = providers::parse(event.provider, &event.kind, &event.payload);
     let (outcome, error, changes) = match parsed {
         Ok(CallEvent::Leg(leg)) => (WebhookOutcome::Processed, None, apply(app, &mut tx, event, &leg.call_key).await?),
         Ok(CallEvent::Summary(summary)) => {
@@ -129,7 +123,7 @@ async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Re
     let events: Vec<CallEvent> = store::events_of_call(tx, event.provider, call_key)
         .await?
         .into_iter()
-        .filter_map(|(kind, payload)| mango::parse(EventKind::from_name(&kind)?, &payload).ok())
+        .filter_map(|(kind, payload)| providers::parse(event.provider, &kind, &payload).ok())
         .collect();
     let facts = facts::fold(&events);
     let region = &app.config.telephony.region;

@@ -4,6 +4,7 @@
 use axum::{
     Json,
     extract::{Request, State},
+    http::HeaderMap,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,7 +12,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     providers::{
-        IntakeError, Provider,
+        Identity, IntakeError, Provider,
+        generic::{self, GenericEvent},
         mango::{self, EventKind},
     },
     store,
@@ -55,10 +57,10 @@ struct MangoForm {
 }
 
 macro_rules! webhook {
-    ($(#[$meta:meta])* $name:ident, $path:literal, $($segment:literal),+) => {
+    ($(#[$meta:meta])* $name:ident, $path:literal, ($($body:tt)+), ($($header:tt)*), $($segment:literal),+) => {
         $(#[$meta])*
-        #[utoipa::path(post, path = $path, tag = "webhooks", extensions(("x-action" = json!("public"))), security(()), params($(($segment = String, Path)),+),
-            request_body(content = MangoForm, content_type = "application/x-www-form-urlencoded"),
+        #[utoipa::path(post, path = $path, tag = "webhooks", extensions(("x-action" = json!("public"))), security(()), params($(($segment = String, Path)),+ $($header)*),
+            request_body($($body)+),
             responses(
                 (status = 200, description = "Stored, or stored before", body = Receipt),
                 (status = 400, description = "Not the form that was promised", body = Problem),
@@ -79,51 +81,64 @@ macro_rules! webhook {
 
 webhook!(
     /// Receive a telephony event whose kind is told by its content
-    plain, "/webhooks/telephony/{provider}", "provider"
+    ///
+    /// `mango` posts a form. `generic` posts JSON, signed as Standard Webhooks has it: the three headers are
+    /// needed then, and a signature is good for five minutes.
+    plain, "/webhooks/telephony/{provider}",
+    (content((MangoForm = "application/x-www-form-urlencoded"), (GenericEvent = "application/json"))),
+    (,
+        ("webhook-id" = Option<String>, Header, description = "`generic`: the same for each delivery of an event", example = "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        ("webhook-timestamp" = Option<String>, Header, description = "`generic`: unix seconds", example = "1614265330"),
+        ("webhook-signature" = Option<String>, Header, description = "`generic`: `v1,` and base64 of HMAC-SHA256 over id.timestamp.body; several separated by spaces", example = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+    ),
+    "provider"
 );
 webhook!(
     /// Receive a telephony event: `call`, `summary` or `recording`
-    with_kind, "/webhooks/telephony/{provider}/events/{kind}", "provider", "kind"
+    with_kind, "/webhooks/telephony/{provider}/events/{kind}",
+    (content = MangoForm, content_type = "application/x-www-form-urlencoded"), (), "provider", "kind"
 );
 webhook!(
     /// Receive a telephony event: `record/added`
-    with_long_kind, "/webhooks/telephony/{provider}/events/{kind}/{detail}", "provider", "kind", "detail"
+    with_long_kind, "/webhooks/telephony/{provider}/events/{kind}/{detail}",
+    (content = MangoForm, content_type = "application/x-www-form-urlencoded"), (), "provider", "kind", "detail"
 );
+
+/// A delivery whose sender is authenticated.
+struct Delivery {
+    kind: String,
+    identity: Identity,
+    payload: String,
+}
 
 async fn receive(app: &App, path: &[String], request: Request) -> Result<Json<Receipt>, AppError> {
     let (provider, kind) = path.split_first().ok_or(error::NOT_FOUND)?;
     let provider: Provider = provider.parse().map_err(|_| error::NOT_FOUND)?;
-    let credentials = match provider {
-        Provider::Mango => app.mango.as_ref().ok_or(error::NOT_FOUND)?,
+    let configured = match provider {
+        Provider::Mango => app.mango.is_some(),
+        Provider::Generic => app.generic.is_some(),
     };
+    if !configured {
+        return Err(error::NOT_FOUND.into());
+    }
     let count = |outcome: WebhookOutcome| app.metrics.webhook_events(provider, outcome).inc();
-    let reject = |error: AppError| {
-        count(WebhookOutcome::Rejected);
-        error
+    let headers = request.headers().clone();
+    let delivery = match extract::body(request, app).await {
+        Ok(body) => match provider {
+            Provider::Mango => from_mango(app, kind, &body),
+            Provider::Generic => from_generic(app, kind, &headers, &body),
+        },
+        Err(error) => Err(error),
     };
-    let body = extract::body(request, app).await.map_err(reject)?;
-    let verified = mango::verify(credentials, &body).map_err(|error| {
-        reject(match error {
-            IntakeError::Malformed(reason) => error::MALFORMED.because(reason),
-            IntakeError::BadSignature => error::BAD_SIGNATURE.into(),
-        })
-    })?;
-    let kind = if kind.is_empty() {
-        // Kept as a call event if nothing gives it away: the worker will then say what is wrong with it.
-        Some(EventKind::infer(&verified.json).unwrap_or(EventKind::Call))
-    } else {
-        EventKind::from_path(&format!("events/{}", kind.join("/")))
-    };
-    let kind = kind.ok_or_else(|| reject(error::NOT_FOUND.because("There is no such kind of event.")))?;
-    let identity = mango::identify(kind, &verified.json);
+    let delivery = delivery.inspect_err(|_| count(WebhookOutcome::Rejected))?;
     let traceparent = TraceIds::current().map(|ids| ids.traceparent);
     let mut db = app.db.acquire().await?;
     let new = store::insert_event(
         &mut db,
         provider,
-        kind.as_str(),
-        &identity,
-        &verified.json,
+        &delivery.kind,
+        &delivery.identity,
+        &delivery.payload,
         traceparent.as_deref(),
         app.clock.now(),
     )
@@ -134,4 +149,43 @@ async fn receive(app: &App, path: &[String], request: Request) -> Result<Json<Re
         app.inbox_wakeup.notify_one();
     }
     Ok(Json(Receipt { status: outcome.as_str() }))
+}
+
+fn no_such_kind() -> AppError {
+    error::NOT_FOUND.because("There is no such kind of event.")
+}
+
+fn refused(error: IntakeError) -> AppError {
+    match error {
+        IntakeError::Malformed(reason) => error::MALFORMED.because(reason),
+        IntakeError::BadSignature => error::BAD_SIGNATURE.into(),
+    }
+}
+
+fn from_mango(app: &App, kind: &[String], body: &[u8]) -> Result<Delivery, AppError> {
+    let credentials = app.mango.as_ref().ok_or(error::NOT_FOUND)?;
+    let verified = mango::verify(credentials, body).map_err(refused)?;
+    let kind = if kind.is_empty() {
+        // Kept as a call event if nothing gives it away: the worker will then say what is wrong with it.
+        EventKind::infer(&verified.json).unwrap_or(EventKind::Call)
+    } else {
+        EventKind::from_path(&format!("events/{}", kind.join("/"))).ok_or_else(no_such_kind)?
+    };
+    let identity = mango::identify(kind, &verified.json);
+    Ok(Delivery { kind: kind.as_str().to_owned(), identity, payload: verified.json })
+}
+
+fn from_generic(app: &App, kind: &[String], headers: &HeaderMap, body: &[u8]) -> Result<Delivery, AppError> {
+    let credentials = app.generic.as_ref().ok_or(error::NOT_FOUND)?;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let id = header("webhook-id");
+    let headers =
+        generic::Headers { id, timestamp: header("webhook-timestamp"), signatures: header("webhook-signature") };
+    let verified = generic::verify(credentials, headers, body, app.clock.now()).map_err(refused)?;
+    // The event says itself what it is.
+    if !kind.is_empty() {
+        return Err(no_such_kind());
+    }
+    let kind = generic::kind(&verified.json).to_owned();
+    Ok(Delivery { kind, identity: generic::identify(id, &verified.json), payload: verified.json })
 }

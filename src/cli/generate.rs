@@ -221,8 +221,8 @@ const WRITE: &[&str] = &[
        JOIN LATERAL (SELECT 0 AS step, NULL AS from_status, 'new' AS to_status, 0 AS minutes
                      UNION ALL SELECT step, from_status, to_status, minutes FROM generated_paths WHERE final = g.status) AS p ON true
       ORDER BY g.n, p.step",
-    "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, actor_id, at)
-     SELECT r.city_id, (SELECT id FROM transaction_types WHERE code = 'income'), r.id, r.master_id, r.handover, r.master_id, r.closed_at
+    "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, automatic, actor_id, at)
+     SELECT r.city_id, (SELECT id FROM transaction_types WHERE code = 'income'), r.id, r.master_id, r.handover, true, r.master_id, r.closed_at
        FROM generated g JOIN requests r ON r.id = g.id WHERE r.status = 'done' ORDER BY g.n",
     "INSERT INTO calls (provider, call_key, request_id, city_id, campaign_id, direction, from_raw, from_e164, to_raw, line_raw, line_e164,
                         received_at, started_at, answered_at, ended_at, talk_s, wait_s, result)

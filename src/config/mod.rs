@@ -14,6 +14,8 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::calls::providers::generic;
+
 pub use secret::Secret;
 pub use source::{Origin, Settings};
 
@@ -52,6 +54,7 @@ pub struct Config {
     pub password: Password,
     pub login: Login,
     pub mango: Mango,
+    pub generic: Generic,
     pub privacy: Privacy,
     pub files: Files,
     pub recordings: Recordings,
@@ -96,6 +99,8 @@ sections! {
     Login { per_minute: u32 }
     /// The Mango Office provider.
     Mango { api_key: Secret, api_salt: Secret, base_url: String }
+    /// The generic provider.
+    Generic { secret: Secret }
     /// Personal data at rest.
     Privacy { passport_key: Secret }
     /// Uploads and recordings.
@@ -168,6 +173,49 @@ impl Config {
                 );
             }
         }
+        self.check_ranges()?;
+        if self.http.insecure_cookies && !self.http.addr.ip().is_loopback() {
+            return fail("http.insecure_cookies", "is for development on loopback; serve HTTPS instead");
+        }
+        if !(1..=1000).contains(&self.database.max_connections) {
+            return fail("database.max_connections", "must be between 1 and 1000");
+        }
+        check_url("database.url", &self.database.url, &["postgres", "postgresql"])?;
+        check_url("redis.url", &self.redis.url, &["redis", "unix"])?;
+        if !self.redis.url.is_empty() && redis::Client::open(self.redis.url.expose()).is_err() {
+            return fail("redis.url", "cannot be used; write redis://[:password@]host[:port][/number]");
+        }
+        check_secret("jwt.secret", &self.jwt.secret)?;
+        check_secret("password.pepper", &self.password.pepper)?;
+        let key = self.privacy.passport_key.expose();
+        if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
+        }
+        self.check_outside()?;
+        if !(60..=604_800).contains(&self.jwt.ttl_s) {
+            return fail("jwt.ttl_s", "must be between 60 (a minute) and 604800 (a week)");
+        }
+        if !(12..=16).contains(&self.password.cost) {
+            return fail("password.cost", "must be between 12 (about 0.25 s a login) and 16");
+        }
+        if self.mango.api_key.is_empty() != self.mango.api_salt.is_empty() {
+            let missing = if self.mango.api_key.is_empty() { "mango.api_key" } else { "mango.api_salt" };
+            return fail(
+                missing,
+                "is missing; Mango needs both SWITCHBOARD_MANGO_API_KEY and SWITCHBOARD_MANGO_API_SALT",
+            );
+        }
+        if phonenumber::country::Id::from_str(&self.telephony.region).is_err() {
+            return fail("telephony.region", "is no two-letter country code such as RU");
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            return fail("log.level", &format!("{error}; try \"info\""));
+        }
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError::new(source::env_name(key), problem));
         for (key, value, most) in [
             ("http.request_timeout_ms", self.http.request_timeout_ms, 300_000),
             ("http.body_limit_bytes", self.http.body_limit_bytes as u64, 1 << 30),
@@ -205,49 +253,25 @@ impl Config {
                 return fail(key, "must be at most 36500 (a century); 0 is for ever");
             }
         }
-        if self.http.insecure_cookies && !self.http.addr.ip().is_loopback() {
-            return fail("http.insecure_cookies", "is for development on loopback; serve HTTPS instead");
-        }
-        if !(1..=1000).contains(&self.database.max_connections) {
-            return fail("database.max_connections", "must be between 1 and 1000");
-        }
-        check_url("database.url", &self.database.url, &["postgres", "postgresql"])?;
-        check_url("redis.url", &self.redis.url, &["redis", "unix"])?;
-        if !self.redis.url.is_empty() && redis::Client::open(self.redis.url.expose()).is_err() {
-            return fail("redis.url", "cannot be used; write redis://[:password@]host[:port][/number]");
-        }
-        check_secret("jwt.secret", &self.jwt.secret)?;
-        check_secret("password.pepper", &self.password.pepper)?;
-        let key = self.privacy.passport_key.expose();
-        if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
-        }
+        Ok(())
+    }
+
+    /// What lies outside: the object store and the telephony providers.
+    fn check_outside(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError::new(source::env_name(key), problem));
         let bucket = url::Url::parse(&self.files.store);
         if !self.files.store.is_empty() && !bucket.is_ok_and(|url| url.scheme() == "s3" && url.has_host()) {
             return fail("files.store", "is no s3://bucket/prefix; leave it empty for a folder under data.dir");
         }
+        if !self.generic.secret.is_empty() && generic::Credentials::read(self.generic.secret.expose()).is_none() {
+            return fail(
+                "generic.secret",
+                "is no secret of Standard Webhooks; make one with: echo whsec_$(openssl rand -base64 32)",
+            );
+        }
         let base = url::Url::parse(&self.mango.base_url);
         if !self.mango.base_url.is_empty() && !base.is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
             return fail("mango.base_url", "is no http or https URL");
-        }
-        if !(60..=604_800).contains(&self.jwt.ttl_s) {
-            return fail("jwt.ttl_s", "must be between 60 (a minute) and 604800 (a week)");
-        }
-        if !(12..=16).contains(&self.password.cost) {
-            return fail("password.cost", "must be between 12 (about 0.25 s a login) and 16");
-        }
-        if self.mango.api_key.is_empty() != self.mango.api_salt.is_empty() {
-            let missing = if self.mango.api_key.is_empty() { "mango.api_key" } else { "mango.api_salt" };
-            return fail(
-                missing,
-                "is missing; Mango needs both SWITCHBOARD_MANGO_API_KEY and SWITCHBOARD_MANGO_API_SALT",
-            );
-        }
-        if phonenumber::country::Id::from_str(&self.telephony.region).is_err() {
-            return fail("telephony.region", "is no two-letter country code such as RU");
-        }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
-            return fail("log.level", &format!("{error}; try \"info\""));
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ wire_enum! {
         Contract = "contract",
         /// What was broken, or is whole again.
         Photo = "photo",
+        /// What was said.
+        Recording = "recording",
         /// Anything else.
         Other = "other",
     }

@@ -44,6 +44,7 @@ pub use complete::{PUBLIC, complete};
         (name = "metrics", description = "Business metrics for the console"),
         (name = "events", description = "Live events"),
         (name = "webhooks", description = "For telephony providers"),
+        (name = "diagnostics", description = "How the server is, for administrators"),
         (name = "ops", description = "Probes"),
     ),
 )]

@@ -23,6 +23,7 @@ mod events;
 mod export;
 mod faults;
 mod files;
+mod hostile;
 mod import;
 mod journey;
 mod ledger;

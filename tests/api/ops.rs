@@ -1,10 +1,10 @@
 //! The two listeners and what every answer has in common: probes, problems, headers, CORS.
 
 use reqwest::{Method, header::HeaderMap};
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard::auth::Role;
 
-use crate::support::{MOSCOW, TestApp, actor::Actor, eventually};
+use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, telephony::Call};
 
 const ORIGIN: &str = "http://localhost:5173";
 
@@ -150,7 +150,7 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     let allowed = from(ORIGIN).await;
     assert_eq!(allowed.header("access-control-allow-origin"), ORIGIN);
     assert_eq!(allowed.header("access-control-allow-credentials"), "true");
-    assert_eq!(allowed.header("access-control-expose-headers"), "etag,location,retry-after");
+    assert_eq!(allowed.header("access-control-expose-headers"), "content-disposition,etag,location,retry-after");
     assert!(
         allowed.header("vary").contains("origin"),
         "a cache must keep the answers apart: {:?}",
@@ -178,6 +178,20 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ORIGIN));
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
     let headers = answer.header("access-control-allow-headers");
-    assert_eq!(headers, "content-type,authorization,if-match,traceparent");
+    assert_eq!(headers, "content-type,authorization,if-match,range,last-event-id,traceparent");
     assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_see_what_a_server_stands_on() {
+    let app = TestApp::start().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    app.stranger().deliver(&Call::new("entry", "+79161234567", MOSCOW_LINE).appeared()).await.expect(200);
+    let health = admin.get("/health/detailed").await.expect(200);
+    assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(health["dependencies"]["postgresql"]["up"], true);
+    assert_eq!(health["dependencies"]["redis"], Value::Null, "it is not configured");
+    assert_eq!(health["inbox_waiting"], json!({ "mango": 1, "generic": 0 }));
+    assert_eq!(health["pool"]["max"], 10);
+    assert_eq!((&health["business_metrics_at"], &health["last_backup_at"]), (&Value::Null, &Value::Null));
 }

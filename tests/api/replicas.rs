@@ -4,15 +4,20 @@
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use switchboard::{
-    auth::Role,
+    auth::{Role, passwords},
+    config::Secret,
     sla,
     workers::elected::{self, Job},
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{MOSCOW, TestApp, config, eventually};
+use crate::support::{
+    MOSCOW, PASSWORD, TestApp, actor::Actor, config, database::TestDatabase, eventually, found_company,
+    metrics::Scrape, process::Server,
+};
 
 async fn replicas() -> [TestApp; 2] {
     let first = TestApp::start().await;
@@ -124,4 +129,58 @@ async fn when_the_elected_replica_dies_the_other_takes_over() {
     assert_eq!(breaches(&first).await, 1.0);
     assert_eq!(first.database.count("SELECT count(*) FROM request_events WHERE kind = 'sla_breached'").await, 3);
     follower.abort();
+}
+
+/// How often a round is due for the processes below.
+const ROUND: Duration = Duration::from_secs(2);
+
+/// A server of its own over `database`, in a process that can be killed.
+async fn process(database: &TestDatabase, secret: &str) -> Server {
+    let environment = [
+        ("DATABASE_URL", database.url()),
+        ("SWITCHBOARD_JWT_SECRET", secret.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", secret.to_owned()),
+        ("SWITCHBOARD_COLLECTOR_INTERVAL_MS", ROUND.as_millis().to_string()),
+    ];
+    tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap()
+}
+
+/// Rounds of the collector that a process has made.
+async fn rounds(server: &Server) -> f64 {
+    Scrape::fetch(server.ops).await.value("switchboard_collector_duration_seconds_count")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replica_is_replaced_within_one_interval_and_its_listeners_go_on_elsewhere() {
+    let secret = "fedcba9876543210fedcba9876543210";
+    let database = TestDatabase::create().await;
+    found_company(&database).await;
+    let hash = passwords::hash(&Secret::new(secret), 4, PASSWORD).unwrap();
+    let admin = format!(
+        "INSERT INTO users (login, password_hash, name, role, created_at) VALUES ('admin', '{hash}', 'x', 'admin', now())"
+    );
+    database.execute(&admin).await;
+    let [first, second] = [process(&database, secret).await, process(&database, secret).await];
+    let at = |server: &Server| format!("http://{}", server.public);
+    let here = Actor::sign_in(&at(&first), 0, "admin").await;
+    let there = here.at(&at(&second));
+    let mut stream = there.listen().await;
+    let id = here.create_request(MOSCOW, "+79161234567").await["id"].as_i64().unwrap();
+    let told = stream.next().await.unwrap();
+    assert_eq!(told.gist(), ("request", id, "created"));
+    drop(stream);
+
+    // Exactly one of them makes rounds, and both export what it finds.
+    eventually("a third round", async || (rounds(&first).await + rounds(&second).await >= 3.0).then_some(())).await;
+    let (leader, other, other_actor) =
+        if rounds(&first).await > 0.0 { (first, second, there) } else { (second, first, here) };
+    assert_eq!(rounds(&other).await, 0.0, "two collectors at work");
+    let (killed, _) = (Instant::now(), leader.stop_with(Signal::SIGKILL));
+    eventually("the other makes rounds", async || (rounds(&other).await > 0.0).then_some(())).await;
+    // It stands for election once an interval; the rest is for the round itself on a busy machine.
+    assert!(killed.elapsed() < ROUND + Duration::from_secs(2), "{:?}", killed.elapsed());
+
+    other_actor.move_to(id, json!({ "to": "no_answer" })).await.expect(200);
+    let (_, mut stream) = other_actor.listen_since(Some(&told.id)).await;
+    assert!(stream.until(id, "transition").await.len() <= 2);
 }

@@ -299,8 +299,11 @@ async fn the_database_refuses_a_ledger_that_does_not_add_up() {
         (reversal(&earned["id"], "-30", &master.id.to_string()), "transactions_reversal_is_exact"),
         (reversal(&taken_back["id"], "-10", "NULL"), "transactions_reversal_is_final"),
         (reversal(&spent["id"], "10", "NULL"), "transactions_reverses_id_key"),
-        (entry("income", ", amount, request_id", &format!(", 1, {id}")), "transactions_one_income_of_request"),
-        (entry("income", ", amount", ", 1"), "transactions_automatic_has_request"),
+        (
+            entry("income", ", automatic, amount, request_id", &format!(", true, 1, {id}")),
+            "transactions_one_income_of_request",
+        ),
+        (entry("income", ", automatic, amount", ", true, 1"), "transactions_automatic_has_request"),
         (entry("income", ", automatic, amount, reason", ", false, 1, 'x'"), "transactions_reason_is_of_reversal"),
         (entry("income", ", automatic, amount, note", ", false, 1, ''"), "transactions_note_check"),
     ] {

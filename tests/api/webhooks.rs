@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
+use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::auth::Role;
+use switchboard::{auth::Role, calls::providers::generic, config::Secret};
 
 use crate::support::{
-    KAZAN_LINE, MANGO_SALT, MOSCOW, MOSCOW_LINE, TestApp, config,
+    GENERIC_SECRET, KAZAN_LINE, MANGO_SALT, MOSCOW, MOSCOW_LINE, TestApp,
+    actor::Answer,
+    config, morning,
     telephony::{Call, Event, form},
 };
 
@@ -326,4 +330,90 @@ async fn a_move_that_waited_for_an_edit_keeps_what_was_edited() {
         let found = [&view["direction"], &view["type"], &view["status"], &view["version"]];
         assert_eq!(found, [&json!("plumbing"), &json!("warranty"), &json!("no_answer"), &json!(3)], "round {round}");
     }
+}
+
+/// A delivery of the generic provider, signed now or at another time.
+async fn deliver_generic(app: &TestApp, id: &str, body: &Value, sent: chrono::DateTime<chrono::Utc>) -> Answer {
+    let (body, timestamp) = (body.to_string(), sent.timestamp().to_string());
+    let secret = STANDARD.decode(GENERIC_SECRET.trim_start_matches("whsec_")).unwrap();
+    let signature = format!("v1,{}", generic::sign(&secret, id, &timestamp, body.as_bytes()));
+    let pbx = app.stranger();
+    let request = pbx.request(Method::POST, "/api/v1/webhooks/telephony/generic").body(body);
+    let headers =
+        [("webhook-id", id), ("webhook-timestamp", timestamp.as_str()), ("webhook-signature", signature.as_str())];
+    let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+    pbx.send(request.header("content-type", "application/json")).await
+}
+
+fn generic_event(kind: &str, second: u32, more: &Value) -> Value {
+    let mut data = json!({ "call_id": "c-1", "direction": "incoming", "from": "8 916 123-45-67", "line": MOSCOW_LINE });
+    data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "type": kind, "timestamp": format!("2026-06-01T07:00:{second:02}Z"), "data": data })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_another_pbx_becomes_a_request_too() {
+    let app = TestApp::start().await;
+    let events = [
+        generic_event(
+            "call.ended",
+            58,
+            &json!({
+                "operator": "101", "result": "answered", "started_at": "2026-06-01T07:00:00Z", "answered_at": "2026-06-01T07:00:08Z"
+            }),
+        ),
+        generic_event("call.started", 0, &json!({})),
+        generic_event("call.answered", 8, &json!({ "operator": "101" })),
+    ];
+    for (n, event) in events.iter().enumerate() {
+        for expected in ["accepted", "duplicate"] {
+            let receipt = deliver_generic(&app, &format!("msg_{n}"), event, morning()).await.expect(200);
+            assert_eq!(receipt["status"], expected);
+        }
+        app.drain_inbox().await;
+    }
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let calls = operator.all("/api/v1/calls").await;
+    assert_eq!(calls.len(), 1);
+    let told = ["provider", "direction", "from", "line", "operator_extension", "result", "campaign"];
+    assert_eq!(
+        told.map(|field| calls[0][field].as_str().unwrap()),
+        ["generic", "incoming", "+79161234567", "+74950000101", "101", "answered", "moscow_ads"]
+    );
+    assert_eq!((&calls[0]["wait_s"], &calls[0]["talk_s"]), (&json!(8), &json!(50)));
+    let requests = operator.all("/api/v1/requests").await;
+    assert_eq!((requests.len(), &requests[0]["id"]), (1, &calls[0]["request_id"]));
+    let scrape = app.scrape().await;
+    let outcome = |name: &str| format!("switchboard_webhook_events_total{{outcome=\"{name}\",provider=\"generic\"}}");
+    for (name, count) in [("accepted", 3.0), ("duplicate", 3.0), ("processed", 3.0), ("rejected", 0.0)] {
+        assert_eq!(scrape.value(&outcome(name)), count, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generic_event_that_is_stale_forged_or_unreadable_does_nothing() {
+    let app = TestApp::start().await;
+    let event = generic_event("call.started", 0, &json!({}));
+    for minutes in [-6, 6] {
+        let sent = morning() + chrono::TimeDelta::minutes(minutes);
+        deliver_generic(&app, "msg_stale", &event, sent).await.problem(401, "bad_signature");
+    }
+    let pbx = app.stranger();
+    let path = "/api/v1/webhooks/telephony/generic";
+    pbx.post(path, event.clone()).await.problem(400, "malformed");
+    pbx.post(&format!("{path}/events/call"), event.clone()).await.problem(400, "malformed");
+    assert_eq!(app.database.count("SELECT count(*) FROM webhook_events").await, 0);
+    // Signed, so it is kept for a person, and nothing of it is quoted.
+    let unreadable =
+        json!({ "type": "call.started", "timestamp": "2026-06-01T07:00:00Z", "data": { "call_id": "+79161234567" } });
+    deliver_generic(&app, "msg_odd", &unreadable, morning()).await.expect(200);
+    app.drain_inbox().await;
+    let kept =
+        "SELECT count(*) FROM webhook_events WHERE status = 'failed' AND error LIKE 'data%' AND error NOT LIKE '%916%'";
+    assert_eq!(app.database.count(kept).await, 1);
+    // Not configured, it is not there.
+    let mut config = config();
+    config.generic.secret = Secret::new("");
+    let without = TestApp::start_with(config).await;
+    deliver_generic(&without, "msg_1", &event, morning()).await.problem(404, "not_found");
 }

@@ -20,8 +20,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
+use futures_util::StreamExt;
 use switchboard::{
     auth::Role,
     cli::generate::{self, Arguments},
@@ -33,6 +35,9 @@ use crate::support::{TestApp, actor::Actor, config, database::TestDatabase};
 const REQUESTS: i64 = 1_000_000;
 /// What each case may take in the database, milliseconds.
 const MOST_MS: f64 = 20.0;
+/// Rows of the export, and the memory it may take.
+const EXPORTED: i64 = 200_000;
+const MOST_MIB: f64 = 32.0;
 /// How often each case is asked.
 const TIMES: usize = 15;
 /// With which the generator draws; another seed is another company.
@@ -185,8 +190,43 @@ async fn lists_and_searches_stay_quick_among_a_million_requests() {
         }
     }
     let plans = plans(&database, &cases, &actors).await;
-    println!("{plans}\n{:<34} {:>8} {:>8}\n{table}", "database time, ms", "median", "worst");
+    let export = export(&database, actor(Role::Admin), &mut failures).await;
+    println!("{plans}\n{:<34} {:>8} {:>8}\n{table}\n{export}", "database time, ms", "median", "worst");
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// Resident memory of this process, server included, in MiB.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Streams the newest rows as CSV and watches the memory.
+async fn export(database: &TestDatabase, admin: &Actor, failures: &mut Vec<String>) -> String {
+    let rows = (database.count("SELECT count(*) FROM requests").await / 5).min(EXPORTED);
+    let since = "SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM requests ORDER BY created_at DESC, id DESC OFFSET";
+    let since: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("{since} {} LIMIT 1", rows - 1)))
+        .fetch_one(&mut database.connect().await)
+        .await
+        .unwrap();
+    let (before, started) = (resident_mib(), Instant::now());
+    let path = format!("/api/v1/requests.csv?created_from={since}");
+    let response = admin.request(reqwest::Method::GET, &path).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (mut body, mut bytes, mut lines, mut peak) = (response.bytes_stream(), 0, 0, before);
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.unwrap();
+        bytes += chunk.len();
+        lines += i64::try_from(chunk.split(|byte| *byte == b'\n').count() - 1).unwrap();
+        peak = peak.max(resident_mib());
+    }
+    let grown = peak - before;
+    if lines != rows + 1 || grown > MOST_MIB {
+        failures.push(format!("export: {lines} lines, {grown:.1} MiB"));
+    }
+    let (sent, seconds) = (bytes / 1_048_576, started.elapsed().as_secs_f64());
+    format!("CSV of {rows} rows: {sent} MiB sent in {seconds:.1} s, {grown:.1} MiB of memory taken, client included")
 }
 
 const SPENT: &str = "db_client_operation_duration_seconds_sum{operation=\"request_list\"}";

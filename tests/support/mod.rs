@@ -37,6 +37,7 @@ use self::{actor::Actor, database::TestDatabase, files::TempDir, metrics::Scrape
 pub const PASSWORD: &str = "correct horse battery";
 pub const MANGO_KEY: &str = "test-mango-key";
 pub const MANGO_SALT: &str = "test-mango-salt";
+pub const GENERIC_SECRET: &str = "whsec_dGVzdC1nZW5lcmljLXNlY3JldC0wMTIzNDU2Nzg5";
 /// Two cities, each with a campaign on one line.
 pub const MOSCOW: &str = "moscow";
 pub const KAZAN: &str = "kazan";
@@ -73,6 +74,7 @@ pub fn config() -> Config {
     config.privacy.passport_key = Secret::new("0123456789abcdef".repeat(4));
     config.mango.api_key = Secret::new(MANGO_KEY);
     config.mango.api_salt = Secret::new(MANGO_SALT);
+    config.generic.secret = Secret::new(GENERIC_SECRET);
     config
 }
 

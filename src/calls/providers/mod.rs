@@ -11,6 +11,7 @@
 //! What a set of events *means* for a call is decided in [`super::facts`]; HTTP, storage and
 //! phone-number normalisation live elsewhere. Everything here is pure.
 
+pub mod generic;
 pub mod mango;
 
 use std::fmt;
@@ -38,6 +39,22 @@ wire_enum! {
     pub enum Provider {
         /// Mango Office VPBX.
         Mango = "mango",
+        /// Any other that posts our own format, signed as Standard Webhooks has it.
+        Generic = "generic",
+    }
+}
+
+/// Reads a stored event of a provider.
+///
+/// # Errors
+/// In words that may be stored and logged: they never quote the event.
+pub fn parse(provider: Provider, kind: &str, payload: &str) -> Result<CallEvent, String> {
+    match provider {
+        Provider::Mango => {
+            let kind = mango::EventKind::from_name(kind).ok_or("unknown kind of event")?;
+            mango::parse(kind, payload).map_err(|error| error.to_string())
+        }
+        Provider::Generic => generic::parse(payload).map_err(|error| error.to_string()),
     }
 }
 

@@ -89,6 +89,8 @@ pub async fn fetch(app: &App, recording: &Due) -> Result<Fetched, Failure> {
 async fn download(app: &App, recording: &Due) -> Result<Fetched, Failure> {
     let response = match recording.provider {
         Provider::Mango => ask_mango(app, &recording.recording_id).await?,
+        // Its events do not tell of recordings.
+        Provider::Generic => return Err(Failure::Gone),
     };
     match response.status() {
         StatusCode::NOT_FOUND | StatusCode::GONE => return Err(Failure::Gone),

@@ -331,8 +331,8 @@ async fn history(db: &mut Conn, rows: &[Ready<Request>], ids: &[i64]) -> Result<
     );
     telemetry.run(DbOperation::Import, query.execute(&mut *pg)).await?;
     let query = sqlx::query!(
-        "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, at)
-         SELECT r.city_id, t.id, r.id, r.master_id, r.handover, r.closed_at
+        "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, automatic, at)
+         SELECT r.city_id, t.id, r.id, r.master_id, r.handover, true, r.closed_at
            FROM requests r JOIN transaction_types t ON t.code = 'income'
           WHERE r.id = ANY($1) AND r.status = 'done' ORDER BY r.id",
         ids

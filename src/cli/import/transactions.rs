@@ -34,6 +34,7 @@ pub(super) struct Transaction {
     /// The old system's number of the request.
     request: Option<String>,
     request_id: Option<i64>,
+    note: Option<String>,
     at: DateTime<Utc>,
 }
 
@@ -52,6 +53,7 @@ impl Import for Transactions {
         Column { name: "amount", also: &["Сумма"], required: true },
         Column { name: "master", also: &["Мастер"], required: false },
         Column { name: "request", also: &["Заявка", "Номер заявки"], required: false },
+        Column { name: "note", also: &["Комментарий", "Примечание"], required: false },
     ];
 
     fn read(&self, context: &Context, fields: &mut Fields<'_>) -> Option<Transaction> {
@@ -61,12 +63,13 @@ impl Import for Transactions {
         let kind = fields.required("type").and_then(|_| fields.choice("type", KINDS));
         let master_id = context.master(fields).map(|master| master.id);
         let request = fields.text("request", 64);
+        let note = fields.text("note", 500);
         let (city, zone) = context.city(fields)?;
         fields.required("at");
         let at = fields.time("at", *zone);
         fields.check(at.is_none_or(|at| at <= context.now), "at", "lies in the future");
         let (kind, amount, at) = (kind?, amount?, at?);
-        Some(Transaction { city_id: city.id, kind, amount, master_id, request, request_id: None, at })
+        Some(Transaction { city_id: city.id, kind, amount, master_id, request, request_id: None, note, at })
     }
 
     async fn judge(&self, db: &mut Conn, rows: &mut [Ready<Transaction>]) -> Result<Vec<Verdict>, DbError> {
@@ -102,10 +105,11 @@ impl Import for Transactions {
         let ids = store::new_ids(db, "transactions", rows.len()).await?;
         let (pg, telemetry) = db.parts();
         let query = sqlx::query!(
-            "INSERT INTO transactions (id, city_id, type_id, request_id, master_id, amount, at) OVERRIDING SYSTEM VALUE
-             SELECT row.id, city_id, type.id, request_id, master_id, amount, at
-               FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::numeric[], $7::timestamptz[])
-                    AS row (id, city_id, type, request_id, master_id, amount, at)
+            "INSERT INTO transactions (id, city_id, type_id, request_id, master_id, amount, note, at) OVERRIDING SYSTEM VALUE
+             SELECT row.id, city_id, type.id, request_id, master_id, amount, note, at
+               FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::numeric[], $7::text[],
+                    $8::timestamptz[])
+                    AS row (id, city_id, type, request_id, master_id, amount, note, at)
                JOIN transaction_types type ON type.code = row.type",
             &ids,
             each!(|item| item.city_id),
@@ -114,6 +118,7 @@ impl Import for Transactions {
             each!(|item| item.master_id) as _,
             // In the ledger, money that leaves is negative.
             each!(|item| if item.kind == Kind::Income { item.amount } else { -item.amount }),
+            each!(|item| item.note.as_deref()) as _,
             each!(|item| item.at)
         );
         telemetry.run(DbOperation::Import, query.execute(pg)).await?;

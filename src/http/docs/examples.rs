@@ -69,6 +69,8 @@ fn named(name: &str) -> Option<Value> {
     Some(match name {
         "If-Match" => json!("\"3\""),
         "cursor" => json!("AAZTm6aJQAAAAAAAAAAEEg"),
+        "If-Range" => json!("\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\""),
+        "text" => json!("olga"),
         "limit" => json!(50),
         "from" => json!("2026-10-01"),
         "to" => json!("2026-10-31"),

@@ -1,12 +1,9 @@
 //! What an operation needs in order to succeed: something to act on, in a city of the caller's or
 //! elsewhere, and a body.
 
-use std::collections::BTreeMap;
-
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use switchboard::{auth::Role, reports::collector::collect};
-use tokio::sync::Mutex;
 
 use super::Operation;
 use crate::{
@@ -22,7 +19,7 @@ use crate::{
 pub const HOME: &str = MOSCOW;
 
 /// Where something is, seen from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In their city; for a master, their own.
     Theirs,
@@ -60,8 +57,6 @@ pub struct World {
     pub actors: Vec<(Role, Actor)>,
     /// Masters of both cities.
     masters: [i64; 2],
-    /// Somebody with a city, who is shown and never changed.
-    employees: Mutex<BTreeMap<(Role, Place), i64>>,
 }
 
 impl World {
@@ -76,7 +71,7 @@ impl World {
         // Live events and business metrics come from workers.
         app.tail();
         collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
-        Self { app, actors, masters, employees: Mutex::default() }
+        Self { app, actors, masters }
     }
 
     fn admin(&self) -> &Actor {
@@ -184,16 +179,6 @@ impl World {
             }
             ["calls", ..] => self.call(place).await,
             ["users", "masters", ..] if role == Role::Master && place == Place::Theirs => actor.id,
-            // Read often and never changed, so one of each will do.
-            ["users", kind, "{id}"] if operation.method == Method::GET => {
-                let key = (if kind == "masters" { Role::Master } else { role }, place);
-                if let Some(id) = self.employees.lock().await.get(&key).filter(|_| kind == "employees") {
-                    return *id;
-                }
-                let id = self.person(kind, place).await;
-                self.employees.lock().await.insert(key, id);
-                id
-            }
             ["users", kind, ..] => self.person(kind, place).await,
             ["transactions", ..] => self.transaction(place).await,
             ["files", ..] => self.file(role, place).await,

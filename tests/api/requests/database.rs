@@ -90,8 +90,8 @@ async fn history_and_ledger_cannot_be_rewritten() {
     let refusal = app.database.refusal("TRUNCATE requests CASCADE").await;
     assert!(refusal.contains("append-only"), "{refusal}");
     // An income is reversed once.
-    let reversal = "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, reverses_id, at)
-                    SELECT city_id, 3, request_id, master_id, -amount, id, now() FROM transactions WHERE reverses_id IS NULL";
+    let reversal = "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, automatic, reverses_id, at)
+                    SELECT city_id, 3, request_id, master_id, -amount, automatic, id, now() FROM transactions WHERE reverses_id IS NULL";
     app.database.execute(reversal).await;
     assert_eq!(app.database.refusal(reversal).await, "transactions_reverses_id_key");
 }

@@ -186,6 +186,8 @@ async fn what_is_no_filter_is_named() {
         ("created_to=1970-01-01T00:00:00Z", "created_to"),
         ("text=", "text"),
         ("text=a%00b", "text"),
+        ("text=%FF", "text"),
+        ("text=%25", "text"),
         ("city=%00", "city"),
         (long.as_str(), "text"),
         ("colour=red", "colour"),
@@ -195,5 +197,4 @@ async fn what_is_no_filter_is_named() {
     }
     // Given twice; which one would be meant?
     operator.get(&format!("{REQUESTS}?limit=1&limit=2")).await.problem(422, "invalid");
-    operator.get(&format!("{REQUESTS}?text=%FF")).await.expect(200);
 }
