@@ -120,6 +120,12 @@ async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbErro
 
 async fn apply(app: &App, tx: &mut Tx, event: &InboxEvent, call_key: &str) -> Result<Changes, DbError> {
     let known = store::lock_by_key(tx, event.provider, call_key).await?.unwrap_or_default();
+    // One that is as old as events are kept has lost the others, and the fact that this one came before: a
+    // replay, which must not make less of what is known.
+    let kept = i64::from(app.config.retention.inbox_days);
+    if kept > 0 && known.received_at.is_some_and(|at| at < app.clock.now() - TimeDelta::days(kept)) {
+        return Ok(Changes::default());
+    }
     let events: Vec<CallEvent> = store::events_of_call(tx, event.provider, call_key)
         .await?
         .into_iter()

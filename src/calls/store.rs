@@ -255,6 +255,8 @@ pub struct Known {
     pub triage: Option<Triage>,
     /// Whether it is known to be over.
     pub is_over: bool,
+    /// When its first event came in; `None` when none has.
+    pub received_at: Option<DateTime<Utc>>,
 }
 
 /// Locks a call, whether it is stored yet or not, until the transaction ends, and tells what is known.
@@ -275,7 +277,7 @@ pub async fn lock_by_key(db: &mut Conn, provider: Provider, call_key: &str) -> R
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         Known,
-        r#"SELECT request_id, triage AS "triage: _", result IS NOT NULL AS "is_over!"
+        r#"SELECT request_id, triage AS "triage: _", result IS NOT NULL AS "is_over!", received_at AS "received_at?"
              FROM calls WHERE provider = $1 AND call_key = $2 FOR NO KEY UPDATE"#,
         provider.as_str(),
         call_key

@@ -262,8 +262,7 @@ async fn a_backup_is_for_its_owner_only_whoever_made_the_directory() {
     fs::create_dir(&backup).unwrap();
     fs::set_permissions(&backup, fs::Permissions::from_mode(0o755)).unwrap();
     let backup = backup.to_str().unwrap();
-    let made =
-        process::run_beside(&["backup", "--to", backup], &environment(&app.database, &data, backup)[..2]).await;
+    let made = process::run_beside(&["backup", "--to", backup], &environment(&app.database, &data, backup)[..2]).await;
     made.success();
     for name in ["database.dump", "manifest.json", "files/recording"] {
         let mode = fs::metadata(Path::new(backup).join(name)).unwrap().permissions().mode();
@@ -276,9 +275,7 @@ async fn files_are_not_lost_in_a_restore_to_where_files_lie_in_a_bucket() {
     let (data, shelf, elsewhere) = (TempDir::create(), TempDir::create(), TempDir::create());
     let app = installation(&data).await;
     let backup = shelf.path().join("backup").to_str().unwrap().to_owned();
-    process::run_beside(&["backup", "--to", &backup], &environment(&app.database, &data, &backup)[..2])
-        .await
-        .success();
+    process::run_beside(&["backup", "--to", &backup], &environment(&app.database, &data, &backup)[..2]).await.success();
     let new = TestDatabase::empty().await;
     let mut settings = environment(&new, &elsewhere, &backup)[..2].to_vec();
     settings.push(("SWITCHBOARD_FILES_STORE", "s3://bucket/prefix".to_owned()));

@@ -80,10 +80,7 @@ async fn the_server_soon_notices_that_a_replica_has_vanished_without_a_word() {
     let sql = "SELECT string_agg(name || '=' || reset_val, ' ' ORDER BY name) FROM pg_settings
                 WHERE name LIKE 'tcp_keepalives%' OR name = 'tcp_user_timeout'";
     let asked: String = sqlx::query_scalar(sql).fetch_one(db.parts().0).await.unwrap();
-    assert_eq!(
-        asked,
-        "tcp_keepalives_count=3 tcp_keepalives_idle=15 tcp_keepalives_interval=5 tcp_user_timeout=30000"
-    );
+    assert_eq!(asked, "tcp_keepalives_count=3 tcp_keepalives_idle=15 tcp_keepalives_interval=5 tcp_user_timeout=30000");
 }
 
 /// The SLA job of a replica, as the server runs it.

@@ -279,7 +279,11 @@ async fn the_report_on_calls_stays_what_it_was() {
     admin.move_to(id, json!({ "to": "refused" })).await.expect(200);
     let path = "/api/v1/reports/call-centre?from=2026-06-01&to=2026-06-01";
     let before = admin.get(path).await.expect(200);
-    assert_eq!((&before["totals"]["incoming"], &before["totals"]["requests_created"]), (&json!(2), &json!(1)), "{before}");
+    assert_eq!(
+        (&before["totals"]["incoming"], &before["totals"]["requests_created"]),
+        (&json!(2), &json!(1)),
+        "{before}"
+    );
 
     app.clock.advance(TimeDelta::days(1826));
     sweep(&app).await.unwrap();
@@ -327,4 +331,31 @@ async fn nobody_is_found_by_what_stands_for_a_number_and_nothing_personal_is_add
     }
     let comment = admin.post(&format!("/api/v1/requests/{old}/comments"), json!({ "body": "Olga called" })).await;
     comment.problem(409, "conflict");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_sent_again_when_the_inbox_has_forgotten_it_changes_nothing() {
+    let mut config = config();
+    config.retention.personal_data_days = 100;
+    let app = TestApp::start_with(config).await;
+    let call = Call::new("old", "79161234501", MOSCOW_LINE);
+    app.stranger().deliver_all(&call.answered()).await;
+    app.stranger().deliver_all(&Call::new("lost", "79161234502", "74950009999").answered()).await;
+    app.drain_inbox().await;
+    let admin = app.actor(Role::Admin, &[]).await;
+    let id = admin.all("/api/v1/requests").await[0]["id"].as_i64().unwrap();
+    admin.move_to(id, json!({ "to": "refused" })).await.expect(200);
+    // Once as a call of which everything is known, and once as one without its number.
+    for days in [91, 10] {
+        app.clock.advance(TimeDelta::days(days));
+        sweep(&app).await.unwrap();
+        assert_eq!(app.database.count("SELECT count(*) FROM webhook_events").await, 0);
+        let before = content(&app, &["calls", "requests", "clients", "request_events"]).await;
+        app.stranger().deliver(&call.appeared()).await.expect(200);
+        app.stranger().deliver(&Call::new("lost", "79161234502", MOSCOW_LINE).appeared()).await.expect(200);
+        app.drain_inbox().await;
+        assert_eq!(content(&app, &["calls", "requests", "clients", "request_events"]).await, before, "{days}");
+        assert_eq!(app.database.count("SELECT count(*) FROM webhook_events WHERE status = 'processed'").await, 2);
+        app.database.execute("DELETE FROM webhook_events").await;
+    }
 }
