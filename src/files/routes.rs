@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use tracing::Instrument;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
         caller::{Commenter, FileDeleter, FileReader, TransactionManager, TransactionReader},
         policy::{self, Action},
     },
-    db::{Conn, Tx},
+    db::{Conn, DbError, Tx},
     error::{self, AppError, Problem},
     http::{
         cursor::{Cursor, Page, PageParams},
@@ -245,8 +246,13 @@ async fn remove(
         return Err(error::NOT_FOUND.into());
     }
     note(&mut tx, &caller, &found.view, EventKind::FileRemoved, json!([id, null]), now).await?;
-    tx.commit().await?;
-    // After the commit: a row without its object is worse than an object without its row.
-    app.storage.delete(&found.object).await;
+    // In a task of its own: a caller who hangs up in between must not leave the object behind.
+    let work = async move {
+        tx.commit().await?;
+        // After the commit: a row without its object is worse than an object without its row.
+        app.storage.delete(&found.object).await;
+        Ok::<_, DbError>(())
+    };
+    tokio::spawn(work.in_current_span()).await.map_err(AppError::internal)??;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -172,3 +172,18 @@ async fn a_file_whose_row_cannot_be_written_is_removed() {
     upload(&operator, &path, photo(&png(2_000))).await.problem(500, "internal");
     nothing_is_left(&app).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_up_while_the_last_bytes_are_stored_leaves_nothing() {
+    let app = TestApp::start().await;
+    for n in 0..60_u64 {
+        let mut writer = app.app.storage.create("attachments", app.app.clock.now()).await.unwrap();
+        writer.write(png(200_000).into()).await.unwrap();
+        // Given up somewhere on the way, and sometimes a moment after it.
+        if let Ok(stored) = tokio::time::timeout(Duration::from_micros(n * 100), writer.finish()).await {
+            drop(stored.unwrap());
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    nothing_is_left(&app).await;
+}
