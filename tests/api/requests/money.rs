@@ -195,3 +195,28 @@ async fn what_a_master_did_who_has_gone_is_corrected_or_given_to_another() {
     let balance = director.get("/api/v1/transactions/balance?by=master").await.expect(200);
     assert_eq!(balance["balance"], "1500.00");
 }
+
+/// While replicas are replaced, those of the version before write to the ledger too: without `automatic`,
+/// which they do not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_version_before_books_is_taken_back_by_reopening_and_the_other_way_round() {
+    let app = TestApp::start().await;
+    let (director, manager) = (app.actor(Role::Director, &[MOSCOW]).await, app.actor(Role::Manager, &[MOSCOW]).await);
+    let master = app.actor(Role::Master, &[MOSCOW]).await;
+    let again = json!({ "to": "in_progress", "reason": "it drips" });
+    let id = in_progress(&manager, &master, "+79161234567").await;
+    let close = format!(
+        "UPDATE requests SET status = 'done', result = 10, expenses = 0, net = 10, handover = 5, closed_at = now() WHERE id = {id};
+         INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, at)
+         SELECT city_id, 1, id, master_id, handover, now() FROM requests WHERE id = {id}"
+    );
+    app.database.execute(&close).await;
+    director.move_to(id, again).await.expect(200);
+
+    master.move_to(id, json!({ "to": "done", "result": "20.00" })).await.expect(200);
+    let reopen = "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, reverses_id, at)
+                  SELECT city_id, 3, request_id, master_id, -amount, id, now() FROM transactions WHERE amount = 10";
+    app.database.execute(reopen).await;
+    let balance = director.get("/api/v1/transactions/balance").await.expect(200);
+    assert_eq!((&balance["balance"], &balance["rows"][0]["entries"]), (&json!("0.00"), &json!(4)));
+}
