@@ -70,6 +70,7 @@ async fn attach_to_request(
     drop(db);
     let received = upload.receive(&app).await?;
     let mut tx = app.db.begin().await?;
+    let caller = caller.again(&mut tx, Action::Comment, app.clock.now()).await?;
     requests::store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     attach(&app, &caller, tx, owner, received).await
 }
@@ -102,6 +103,8 @@ async fn attach_to_transaction(
     drop(db);
     let received = upload.receive(&app).await?;
     let mut tx = app.db.begin().await?;
+    let caller = caller.again(&mut tx, Action::ManageTransactions, app.clock.now()).await?;
+    transactions::store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     if !store::lock_transaction(&mut tx, id).await? {
         return Err(error::NOT_FOUND.into());
     }
