@@ -2,11 +2,11 @@
 ALTER TABLE transactions
     ADD COLUMN note      text CHECK (char_length(note) BETWEEN 1 AND 500),
     ADD COLUMN reason    text CHECK (char_length(reason) BETWEEN 1 AND 500),
-    -- Written by the state machine, which alone may take it back. All there were before are.
+    -- Written by the state machine, which alone may take it back. All there were before are, and so is what
+    -- a replica of the version before writes, which does not know this column.
     ADD COLUMN automatic boolean NOT NULL DEFAULT true,
     ADD CONSTRAINT transactions_automatic_has_request CHECK (NOT automatic OR request_id IS NOT NULL),
     ADD CONSTRAINT transactions_reason_is_of_reversal CHECK (reason IS NULL OR reverses_id IS NOT NULL);
-ALTER TABLE transactions ALTER COLUMN automatic SET DEFAULT false;
 CREATE INDEX transactions_newest ON transactions (at DESC, id DESC);
 CREATE INDEX transactions_city_newest ON transactions (city_id, at DESC, id DESC);
 CREATE INDEX transactions_master_newest ON transactions (master_id, at DESC, id DESC) WHERE master_id IS NOT NULL;

@@ -124,11 +124,12 @@ impl App {
         answer
     }
 
-    /// Asks every dependency; `dependency_up` tells.
+    /// Asks every dependency; `dependency_up` tells. Makes up for what they missed.
     pub async fn check_dependencies(&self) {
         self.check_database().await;
         if let Some(redis) = &self.redis {
             redis.probe().await;
+            self.cache.make_up().await;
         }
     }
 

@@ -9,6 +9,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use axum_extra::extract::CookieJar;
+use chrono::{DateTime, Utc};
 
 use super::{
     policy::{self, Action, Role, Scope},
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
+    db::Conn,
     error::{self, AppError},
     http::{cookies, csrf, stats},
 };
@@ -69,6 +71,19 @@ impl Caller {
     #[must_use]
     pub fn sees_city(&self, city_id: i64) -> bool {
         self.scope == Scope::All || self.principal.cities.contains(&city_id)
+    }
+
+    /// Who the caller is by now, after something that may have taken minutes: the session may have ended
+    /// since, or the user have lost the role or the city.
+    ///
+    /// # Errors
+    /// 401, 403, or as the database.
+    pub async fn again(&self, db: &mut Conn, action: Action, now: DateTime<Utc>) -> Result<Self, AppError> {
+        let Principal { user_id, session_id, .. } = &self.principal;
+        let user = store::session_user(db, session_id, *user_id, now).await?.ok_or(error::UNAUTHENTICATED)?;
+        let scope = policy::scope(user.role, action).ok_or(error::FORBIDDEN)?;
+        let session_id = session_id.clone();
+        Ok(Self { principal: Principal { user_id: user.id, role: user.role, cities: user.cities, session_id }, scope })
     }
 
     async fn new(action: Action, parts: &mut Parts, app: &App) -> Result<Self, AppError> {

@@ -108,7 +108,8 @@ async fn link(
     if call.request_id.is_some_and(|linked| linked != body.request_id) {
         return Err(error::CONFLICT.because("This call belongs to another service request."));
     }
-    let request = requests::store::by_id(&mut tx, &caller, body.request_id).await?;
+    // Locked, so that it is not deleted meanwhile: the call would have left triage for nothing.
+    let request = requests::store::lock(&mut tx, &caller, body.request_id).await?;
     let request = request.ok_or_else(|| AppError::invalid_field("/request_id", "is no service request of yours"))?;
     if call.request_id.is_none() {
         store::link(&mut tx, id, request.id, request.city_id).await?;

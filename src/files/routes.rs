@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use tracing::Instrument;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
         caller::{Commenter, FileDeleter, FileReader, TransactionManager, TransactionReader},
         policy::{self, Action},
     },
-    db::{Conn, Tx},
+    db::{Conn, DbError, Tx},
     error::{self, AppError, Problem},
     http::{
         cursor::{Cursor, Page, PageParams},
@@ -69,6 +70,7 @@ async fn attach_to_request(
     drop(db);
     let received = upload.receive(&app).await?;
     let mut tx = app.db.begin().await?;
+    let caller = caller.again(&mut tx, Action::Comment, app.clock.now()).await?;
     requests::store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     attach(&app, &caller, tx, owner, received).await
 }
@@ -101,6 +103,8 @@ async fn attach_to_transaction(
     drop(db);
     let received = upload.receive(&app).await?;
     let mut tx = app.db.begin().await?;
+    let caller = caller.again(&mut tx, Action::ManageTransactions, app.clock.now()).await?;
+    transactions::store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     if !store::lock_transaction(&mut tx, id).await? {
         return Err(error::NOT_FOUND.into());
     }
@@ -245,8 +249,13 @@ async fn remove(
         return Err(error::NOT_FOUND.into());
     }
     note(&mut tx, &caller, &found.view, EventKind::FileRemoved, json!([id, null]), now).await?;
-    tx.commit().await?;
-    // After the commit: a row without its object is worse than an object without its row.
-    app.storage.delete(&found.object).await;
+    // In a task of its own: a caller who hangs up in between must not leave the object behind.
+    let work = async move {
+        tx.commit().await?;
+        // After the commit: a row without its object is worse than an object without its row.
+        app.storage.delete(&found.object).await;
+        Ok::<_, DbError>(())
+    };
+    tokio::spawn(work.in_current_span()).await.map_err(AppError::internal)??;
     Ok(StatusCode::NO_CONTENT)
 }

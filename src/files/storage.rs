@@ -18,6 +18,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use crate::{
     auth::tokens::random_id,
@@ -37,6 +38,9 @@ pub enum StorageError {
     /// The folder cannot be made.
     #[error("the folder for files cannot be created")]
     Folder(#[from] std::io::Error),
+    /// What was to finish it died.
+    #[error("storing an object was not finished")]
+    Died(#[from] tokio::task::JoinError),
 }
 
 impl StorageError {
@@ -180,11 +184,16 @@ impl Writer {
         self.bytes
     }
 
-    /// Makes it an object.
+    /// Makes it an object. In a task of its own: a store that is told to finish does so, whether or not
+    /// somebody still waits for it, and then the object must be removed.
     ///
     /// # Errors
     /// As the store; then it is none.
-    pub async fn finish(mut self) -> Result<Stored, StorageError> {
+    pub async fn finish(self) -> Result<Stored, StorageError> {
+        tokio::spawn(self.finish_it().in_current_span()).await?
+    }
+
+    async fn finish_it(mut self) -> Result<Stored, StorageError> {
         if let Some(upload) = self.upload.take() {
             upload.finish().await?;
         }

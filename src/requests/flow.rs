@@ -351,12 +351,16 @@ pub async fn edit(
 /// Deletes a request softly.
 ///
 /// # Errors
-/// 404, 412.
+/// 404, 412, 409 while its income stands: only reopening takes that back, and nobody reopens what they
+/// cannot see.
 pub async fn delete(app: &App, caller: &Caller, id: i64, if_match: &IfMatch) -> Result<(), AppError> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let before = store::lock(&mut tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(before.version)?;
+    if before.status == Status::Done {
+        return Err(error::CONFLICT.because("It is done and its income is booked; reopen it first."));
+    }
     store::delete(&mut tx, id, now).await?;
     append(&mut tx, caller, id, EventKind::Deleted, now, Value::Object(Map::new())).await?;
     Ok(tx.commit().await?)

@@ -170,6 +170,7 @@ async fn edit(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 404, description = "Not there", body = Problem),
+    (status = 409, description = "It is done: reopen it first, so that its income is taken back", body = Problem),
     (status = 412, description = "Changed by somebody else", body = Problem),
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]

@@ -163,7 +163,7 @@ pub struct NewRow<'a> {
     pub campaign_id: Option<i64>,
     /// How it came about.
     pub source: Source,
-    /// The client's name; that of their last request when missing.
+    /// The client's name; that of their last request in this city when missing.
     pub client_name: Option<&'a str>,
     /// What is broken.
     pub description: Option<&'a str>,
@@ -202,8 +202,10 @@ pub async fn insert(db: &mut Conn, row: &NewRow<'_>) -> Result<CreatedRow, DbErr
                INSERT INTO requests (client_id, city_id, type_id, direction_id, campaign_id, source, status,
                                      description, address, created_by, created_at, updated_at, client_name)
                SELECT $1, ci.id, kind.id, (SELECT id FROM directions WHERE code = $4), $5, $6, 'new', $7, $8, $9, $10, $10,
-                      COALESCE($11, (SELECT client_name FROM requests WHERE client_id = $1 AND client_name IS NOT NULL
-                                      ORDER BY created_at DESC, id DESC LIMIT 1))
+                      COALESCE($11, (SELECT known.client_name FROM requests known
+                                      WHERE known.client_id = $1 AND known.city_id = ci.id AND known.deleted_at IS NULL
+                                        AND known.client_name IS NOT NULL
+                                      ORDER BY known.created_at DESC, known.id DESC LIMIT 1))
                  FROM cities ci, kind WHERE ci.code = $2
                RETURNING id
            ), noted AS (

@@ -133,7 +133,9 @@ pub async fn edit(
     if !(moved || concerns_all_cities || profiled || named) {
         return Ok(before);
     }
-    check_dispensable(&mut tx, &before, &next).await?;
+    // Whoever was disabled before does not go now.
+    let goes = next.status == UserStatus::Disabled && before.status == UserStatus::Active;
+    check_dispensable(&mut tx, &before, &next, goes).await?;
 
     let outdates_tokens = moved || next.role != before.role || next.status != before.status || hash.is_some();
     let row = store::Row {
@@ -179,8 +181,7 @@ pub async fn delete(app: &App, caller: &Caller, kind: Kind, id: i64, if_match: &
     if_match.check(before.version)?;
     rules::check_rank(caller, &before)?;
     rules::check_reach(caller, &before)?;
-    let next = Person { status: UserStatus::Disabled, ..before.clone() };
-    check_dispensable(&mut tx, &before, &next).await?;
+    check_dispensable(&mut tx, &before, &before, true).await?;
     store::remove(&mut tx, id, now).await?;
     auth::store::revoke_sessions_of(&mut tx, id, now).await?;
     Ok(tx.commit().await?)
@@ -188,8 +189,7 @@ pub async fn delete(app: &App, caller: &Caller, kind: Kind, id: i64, if_match: &
 
 /// Nobody goes, or leaves a city, with work in their hands that needs them: service requests of a
 /// master, and the installation itself.
-async fn check_dispensable(tx: &mut Tx, before: &Person, next: &Person) -> Result<(), AppError> {
-    let goes = next.status == UserStatus::Disabled;
+async fn check_dispensable(tx: &mut Tx, before: &Person, next: &Person, goes: bool) -> Result<(), AppError> {
     if before.role == Role::Admin && goes && before.status == UserStatus::Active {
         let replaced = store::has_other_administrator(tx, before.id).await?;
         return if replaced { Ok(()) } else { Err(error::CONFLICT.because("There must be an active administrator.")) };

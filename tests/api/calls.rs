@@ -8,6 +8,7 @@ use switchboard::auth::Role;
 use crate::support::{
     KAZAN, MOSCOW, MOSCOW_LINE, TestApp,
     actor::Actor,
+    eventually,
     telephony::{Call, Event},
 };
 
@@ -211,4 +212,25 @@ async fn of_two_who_link_a_call_at_once_one_has_to_give_in() {
     }
     let attached = "SELECT count(*) FROM request_events WHERE kind = 'call_attached'";
     assert_eq!(app.database.count(attached).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_not_linked_to_a_request_that_is_being_deleted() {
+    let app = TestApp::start().await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let request = operator.create_request(MOSCOW, "+79161234567").await["id"].clone();
+    deliver(&app, &[Call::new("stray", "79161234567", STRAY_LINE).appeared()]).await;
+    let path = format!("{CALLS}/{}/link", operator.all("/api/v1/calls/triage").await[0]["id"]);
+    let mut deleting = app.database.connect().await;
+    let delete = format!("UPDATE requests SET deleted_at = now() WHERE id = {request}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("BEGIN; {delete}"))).execute(&mut deleting).await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let commit = async {
+        eventually("the link waits", async || (app.database.count(waiting).await == 1).then_some(())).await;
+        sqlx::raw_sql("COMMIT").execute(&mut deleting).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(operator.post(&path, json!({ "request_id": request })), commit);
+    answer.problem(422, "invalid");
+    assert_eq!(operator.all("/api/v1/calls/triage").await.len(), 1, "it waits for somebody still");
 }

@@ -393,9 +393,10 @@ async fn masters_campaigns_and_cash_come_over_too() {
          4;01.03.2025 12:00;Москва;Приход;1400;elkin;41;x\n\
          5;02.03.2025 12:00;Москва;Приход;10;elkin;42;x\n\
          6;02.03.2025 12:00;Москва;Приход;10;elkin;43;x\n\
-         7;02.03.2025 12:00;Москва;Расход;0;;;x\n";
+         7;02.03.2025 12:00;Москва;Расход;0;;;x\n\
+         8;02.03.2025 13:00;Москва;Расход;100;elkin;41;x\n";
     let cash = write("cash.csv", cash);
-    for accepted in [2, 0] {
+    for accepted in [3, 0] {
         let outcome = import(&database, "transactions", &cash).await;
         assert!(outcome.stderr.contains("columns that are not used: Кто"), "{outcome:?}");
         assert!(outcome.stdout.contains(&format!("accepted       {accepted}\n")), "{outcome:?}");
@@ -404,8 +405,10 @@ async fn masters_campaigns_and_cash_come_over_too() {
             .fetch_all(&mut database.connect().await)
             .await
             .unwrap();
-        assert_eq!(ledger, ["1500.00", "-1200.50", "99.00"]);
+        assert_eq!(ledger, ["1500.00", "-1200.50", "99.00", "-100.00"]);
     }
+    // Reopening takes back what the request's end booked, and never what a person did.
+    assert_eq!(database.count("SELECT count(*) FROM transactions WHERE automatic").await, 1);
     let rejects = fs::read_to_string(files.path().join("cash.rejects.csv")).unwrap();
     for reason in [
         "5;\"the request's income is booked with another amount\"",

@@ -114,9 +114,9 @@ impl Fixture {
     async fn book(&self, kind: &str, amount: i64, at: &str, request: Option<i64>, reverses: Option<i64>) -> i64 {
         let (request, reverses) = (number(request), number(reverses));
         let sql = format!(
-            "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, reverses_id, at)
+            "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, automatic, reverses_id, at)
              SELECT COALESCE(r.city_id, (SELECT id FROM cities WHERE code = '{NOVOSIBIRSK}')), t.id, r.id, r.master_id,
-                    {amount}, {reverses}, '{at}'
+                    {amount}, false, {reverses}, '{at}'
                FROM transaction_types t LEFT JOIN requests r ON r.id = {request} WHERE t.code = '{kind}' RETURNING id"
         );
         self.app.database.count(&sql).await

@@ -105,8 +105,8 @@ impl Import for Transactions {
         let ids = store::new_ids(db, "transactions", rows.len()).await?;
         let (pg, telemetry) = db.parts();
         let query = sqlx::query!(
-            "INSERT INTO transactions (id, city_id, type_id, request_id, master_id, amount, note, at) OVERRIDING SYSTEM VALUE
-             SELECT row.id, city_id, type.id, request_id, master_id, amount, note, at
+            "INSERT INTO transactions (id, city_id, type_id, request_id, master_id, amount, automatic, note, at) OVERRIDING SYSTEM VALUE
+             SELECT row.id, city_id, type.id, request_id, master_id, amount, false, note, at
                FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::numeric[], $7::text[],
                     $8::timestamptz[])
                     AS row (id, city_id, type, request_id, master_id, amount, note, at)

@@ -172,3 +172,47 @@ async fn a_file_whose_row_cannot_be_written_is_removed() {
     upload(&operator, &path, photo(&png(2_000))).await.problem(500, "internal");
     nothing_is_left(&app).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_up_while_the_last_bytes_are_stored_leaves_nothing() {
+    let app = TestApp::start().await;
+    for n in 0..60_u64 {
+        let mut writer = app.app.storage.create("attachments", app.app.clock.now()).await.unwrap();
+        writer.write(png(200_000).into()).await.unwrap();
+        // Given up somewhere on the way, and sometimes a moment after it.
+        if let Ok(stored) = tokio::time::timeout(Duration::from_micros(n * 100), writer.finish()).await {
+            drop(stored.unwrap());
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    nothing_is_left(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_signed_out_during_an_upload_has_attached_nothing() {
+    let app = TestApp::start().await;
+    let (operator, director) = (app.actor(Role::Operator, &[MOSCOW]).await, app.actor(Role::Director, &[MOSCOW]).await);
+    let (_, of_request) = request(&operator).await;
+    let spent = json!({ "type": "expense", "city": MOSCOW, "amount": "10.00" });
+    let transaction = director.post("/api/v1/transactions", spent).await.expect(201)["id"].clone();
+    for (actor, path, change, status) in [
+        (&operator, of_request, "UPDATE users SET status = 'disabled' WHERE role = 'operator'", 401),
+        (&director, format!("/api/v1/transactions/{transaction}/files"), "DELETE FROM user_cities", 404),
+    ] {
+        let body = photo(&png(100_000));
+        let (first, last) = (body[..50_000].to_vec(), body[50_000..].to_vec());
+        let (go, changed) = tokio::sync::oneshot::channel();
+        let pieces = stream::once(async { Ok::<_, std::io::Error>(first) }).chain(stream::once(async {
+            changed.await.unwrap();
+            Ok(last)
+        }));
+        let meanwhile = async {
+            eventually("the upload has begun", async || (!app.data.files().is_empty()).then_some(())).await;
+            app.database.execute(&change).await;
+            go.send(()).unwrap();
+        };
+        let (answer, ()) = tokio::join!(upload(actor, &path, Body::wrap_stream(pieces)), meanwhile);
+        assert_eq!(answer.status, status, "{}", answer.text);
+        nothing_is_left(&app).await;
+    }
+}

@@ -76,6 +76,24 @@ async fn a_client_keeps_the_name_of_their_last_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_known_in_another_city_is_told_to_nobody_here() {
+    let app = TestApp::start().await;
+    let (moscow, kazan) = (app.actor(Role::Operator, &[MOSCOW]).await, app.actor(Role::Operator, &[KAZAN]).await);
+    let admin = app.actor(Role::Admin, &[]).await;
+    let phone = "+79161234567";
+    let olga = json!({ "city": MOSCOW, "phone": phone, "client_name": "Olga" });
+    let hers = moscow.post(REQUESTS, olga).await.expect(201);
+    assert_eq!(kazan.create_request(KAZAN, phone).await["client_name"], Value::Null, "whoever types in her number");
+    assert_eq!(moscow.create_request(MOSCOW, phone).await["client_name"], "Olga");
+    // What was deleted is seen by nobody.
+    for request in moscow.all(REQUESTS).await {
+        admin.delete(&path(&request["id"]), "*").await.expect(204);
+    }
+    moscow.get(&path(&hers["id"])).await.problem(404, "not_found");
+    assert_eq!(moscow.create_request(MOSCOW, phone).await["client_name"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_reported_under_its_pointer() {
     let app = TestApp::start().await;
     let operator = app.actor(Role::Operator, &[MOSCOW]).await;

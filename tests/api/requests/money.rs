@@ -147,3 +147,76 @@ async fn reopening_reverses_the_income_and_the_next_end_books_it_anew() {
     let reopened = "switchboard_service_request_transitions_total{from=\"done\",to=\"in_progress\"}";
     assert_eq!(changes[reopened], 2.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_income_stands_is_not_deleted() {
+    let app = TestApp::start().await;
+    let (admin, manager) = (app.actor(Role::Admin, &[]).await, app.actor(Role::Manager, &[MOSCOW]).await);
+    let master = app.actor(Role::Master, &[MOSCOW]).await;
+    let id = in_progress(&manager, &master, "+79161234567").await;
+    master.move_to(id, json!({ "to": "done", "result": "1000.00" })).await.expect(200);
+    let path = path(&json!(id));
+    let problem = admin.delete(&path, "*").await.problem(409, "conflict");
+    assert!(problem["detail"].as_str().unwrap().contains("reopen"), "{problem}");
+    assert_eq!(admin.get(&path).await.expect(200)["status"], "done");
+    admin.move_to(id, json!({ "to": "in_progress", "reason": "a test" })).await.expect(200);
+    admin.delete(&path, "*").await.expect(204);
+    let balance = admin.get("/api/v1/transactions/balance").await.expect(200);
+    assert_eq!(balance["balance"], "0.00", "nothing is left that nobody could take back");
+}
+
+/// Reopening is the one way to take an income back, so it must not depend on who is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_master_did_who_has_gone_is_corrected_or_given_to_another() {
+    let app = TestApp::start().await;
+    let (director, manager) = (app.actor(Role::Director, &[MOSCOW]).await, app.actor(Role::Manager, &[MOSCOW]).await);
+    let (gone, other) = (app.actor(Role::Master, &[MOSCOW]).await, app.actor(Role::Master, &[MOSCOW]).await);
+    let mut ids = Vec::new();
+    for phone in ["+79161234561", "+79161234562"] {
+        let id = in_progress(&manager, &gone, phone).await;
+        gone.move_to(id, json!({ "to": "done", "result": "1000.00" })).await.expect(200);
+        ids.push(id);
+    }
+    manager.delete(&format!("/api/v1/users/masters/{}", gone.id), "*").await.expect(204);
+    for id in &ids {
+        let again = json!({ "to": "in_progress", "reason": "the sum was another" });
+        director.move_to(*id, again).await.expect(200);
+    }
+    // With the share of whoever did the work.
+    let corrected = director.move_to(ids[0], json!({ "to": "done", "result": "3000.00" })).await.expect(200);
+    assert_eq!((&corrected["handover"], &corrected["master_id"]), (&json!("1500.00"), &json!(gone.id)));
+    for body in
+        [json!({ "to": "refused" }), json!({ "to": "new", "reason": "for another" }), json!({ "to": "waiting" })]
+    {
+        manager.move_to(ids[1], body).await.expect(200);
+    }
+    manager.assign(ids[1], gone.id).await.problem(422, "invalid");
+    assert_eq!(manager.assign(ids[1], other.id).await.expect(200)["master_id"], other.id);
+    let balance = director.get("/api/v1/transactions/balance?by=master").await.expect(200);
+    assert_eq!(balance["balance"], "1500.00");
+}
+
+/// While replicas are replaced, those of the version before write to the ledger too: without `automatic`,
+/// which they do not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_version_before_books_is_taken_back_by_reopening_and_the_other_way_round() {
+    let app = TestApp::start().await;
+    let (director, manager) = (app.actor(Role::Director, &[MOSCOW]).await, app.actor(Role::Manager, &[MOSCOW]).await);
+    let master = app.actor(Role::Master, &[MOSCOW]).await;
+    let again = json!({ "to": "in_progress", "reason": "it drips" });
+    let id = in_progress(&manager, &master, "+79161234567").await;
+    let close = format!(
+        "UPDATE requests SET status = 'done', result = 10, expenses = 0, net = 10, handover = 5, closed_at = now() WHERE id = {id};
+         INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, at)
+         SELECT city_id, 1, id, master_id, handover, now() FROM requests WHERE id = {id}"
+    );
+    app.database.execute(&close).await;
+    director.move_to(id, again).await.expect(200);
+
+    master.move_to(id, json!({ "to": "done", "result": "20.00" })).await.expect(200);
+    let reopen = "INSERT INTO transactions (city_id, type_id, request_id, master_id, amount, reverses_id, at)
+                  SELECT city_id, 3, request_id, master_id, -amount, id, now() FROM transactions WHERE amount = 10";
+    app.database.execute(reopen).await;
+    let balance = director.get("/api/v1/transactions/balance").await.expect(200);
+    assert_eq!((&balance["balance"], &balance["rows"][0]["entries"]), (&json!("0.00"), &json!(4)));
+}

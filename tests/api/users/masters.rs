@@ -160,3 +160,19 @@ async fn an_offer_waits_for_whoever_is_removing_its_master() {
     offer.problem(422, "invalid");
     assert_eq!(app.database.count("SELECT count(*) FROM requests WHERE master_id IS NOT NULL").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_master_can_be_edited_while_a_reopened_request_is_in_their_hands() {
+    let app = TestApp::start().await;
+    let director = app.actor(Role::Director, &[MOSCOW]).await;
+    let master = app.actor(Role::Master, &[MOSCOW]).await;
+    let path = format!("{MASTERS}/{}", master.id);
+    let id = crate::transactions::done(&director, &master, MOSCOW, "+79161234567").await;
+    director.patch(&path, "*", json!({ "status": "disabled" })).await.expect(200);
+    director.move_to(id, json!({ "to": "in_progress", "reason": "it drips" })).await.expect(200);
+    // The share is what the request is about to be closed with.
+    director.patch(&path, "*", json!({ "share": "0.4", "phone": "+79161234568" })).await.expect(200);
+    director.delete(&path, "*").await.problem(409, "conflict");
+    director.move_to(id, json!({ "to": "done", "result": "1000.00" })).await.expect(200);
+    director.delete(&path, "*").await.expect(204);
+}
