@@ -43,43 +43,61 @@ impl Job {
     }
 }
 
-/// Tries to become the one who does `job`; the connection it returns holds the lock until it is
-/// dropped.
+/// Longest time between two tries to be elected, and from a failure to the next round.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries to become the one who does `job`: whether `db` now holds its lock, until it is dropped.
 ///
 /// # Errors
 /// As the database.
-pub async fn stand(app: &App, job: Job) -> Result<Option<Conn>, DbError> {
-    let mut db = app.db.connect_alone().await?;
+pub async fn stand(db: &mut Conn, job: Job) -> Result<bool, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "elected!""#, LOCK_CLASS, job as i32);
-    let elected = telemetry.run(DbOperation::Election, query.fetch_one(pg)).await?;
-    Ok(elected.then_some(db))
+    telemetry.run(DbOperation::Election, query.fetch_one(pg)).await
 }
 
 /// One round of a job, on the connection that holds its lock.
 pub type Work = for<'a> fn(&'a App, &'a mut Conn) -> BoxFuture<'a, Result<(), DbError>>;
 
-/// Does `work` every `interval` for as long as this replica is elected, and stands for election every
-/// `interval` while it is not; ends with the lifecycle. Work that fails gives the lock up, with its
-/// connection, and any replica may try next.
+/// A replica's part in a job: a connection that waits for the lock or holds it.
+#[derive(Default)]
+struct Candidate {
+    db: Option<Conn>,
+    elected: bool,
+}
+
+impl Candidate {
+    /// Stands for election if it is not elected, and then does a round of work. Whatever fails gives the
+    /// lock up, with the connection, and any replica may try next.
+    async fn serve(&mut self, app: &App, job: Job, work: Work) -> Result<(), DbError> {
+        let mut db = match self.db.take() {
+            Some(db) => db,
+            None => app.db.connect_alone().await?,
+        };
+        if !std::mem::take(&mut self.elected) && !stand(&mut db, job).await? {
+            self.db = Some(db);
+            return Ok(());
+        }
+        work(app, &mut db).await?;
+        (self.db, self.elected) = (Some(db), true);
+        Ok(())
+    }
+}
+
+/// Does `work` every `interval` for as long as this replica is elected, at once when it becomes so; ends
+/// with the lifecycle. A replica that is not elected tries again every `interval`, and at the latest
+/// after five seconds.
 pub async fn run(app: App, job: Job, interval: Duration, work: Work) {
     let stopped = app.lifecycle.stopped();
-    let mut office: Option<Conn> = None;
+    let mut candidate = Candidate::default();
     let mut next = Instant::now();
     while !stopped.is_cancelled() {
-        if office.is_none() {
-            office = stand(&app, job).await.unwrap_or_else(|error| {
-                tracing::warn!(job = job.as_str(), error = describe(&error), "no election without the database");
-                None
-            });
-        }
-        if let Some(db) = &mut office
-            && let Err(error) = work(&app, db).await
-        {
+        let served = candidate.serve(&app, job, work).await;
+        let pause = if candidate.elected { interval } else { interval.min(PATIENCE) };
+        if let Err(error) = served {
             tracing::warn!(job = job.as_str(), error = describe(&error), "a job failed; it will be tried again");
-            office = None;
         }
-        next = (next + interval).max(Instant::now());
+        next = (next + pause).max(Instant::now());
         tokio::select! {
             () = stopped.cancelled() => {}
             () = sleep_until(next) => {}
