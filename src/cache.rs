@@ -130,12 +130,12 @@ impl Cache {
     /// does not read the key there until it has been forgotten, which is tried at every look at it and by
     /// [`Cache::make_up`].
     pub async fn forget(&self, key: &Key) {
-        match &self.redis {
-            Some(redis) => drop(self.forget_in(redis, key).await),
-            None => {
-                self.forgotten.fetch_add(1, Ordering::SeqCst);
-                self.local.invalidate(&key.text).await;
-            }
+        if let Some(redis) = &self.redis {
+            // What does not get through is in doubt from then on.
+            let _ = self.forget_in(redis, key).await;
+        } else {
+            self.forgotten.fetch_add(1, Ordering::SeqCst);
+            self.local.invalidate(&key.text).await;
         }
     }
 
