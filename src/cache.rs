@@ -131,7 +131,8 @@ impl Cache {
     /// [`Cache::make_up`].
     pub async fn forget(&self, key: &Key) {
         if let Some(redis) = &self.redis {
-            drop(self.forget_in(redis, key).await);
+            // What does not get through is in doubt from then on.
+            let _ = self.forget_in(redis, key).await;
         } else {
             self.forgotten.fetch_add(1, Ordering::SeqCst);
             self.local.invalidate(&key.text).await;

@@ -208,7 +208,7 @@ async fn whoever_is_signed_out_during_an_upload_has_attached_nothing() {
         }));
         let meanwhile = async {
             eventually("the upload has begun", async || (!app.data.files().is_empty()).then_some(())).await;
-            app.database.execute(&change).await;
+            app.database.execute(change).await;
             go.send(()).unwrap();
         };
         let (answer, ()) = tokio::join!(upload(actor, &path, Body::wrap_stream(pieces)), meanwhile);
