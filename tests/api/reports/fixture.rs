@@ -51,7 +51,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    pub async fn request(&self, request: Request<'_>) -> i64 {
+    async fn request(&self, request: Request<'_>) -> i64 {
         let Request { city, campaign, source, status, created, first_response, closed, master, money, deleted } =
             request;
         let part = |of: fn((i64, i64, i64)) -> i64| number(money.map(of));
