@@ -5,6 +5,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help run simulate backup restore test scale lint audit coverage docs sqlx build-release clean
 
+# Many tests wait rather than compute.
+threads := $(shell expr 2 '*' `getconf _NPROCESSORS_ONLN`)
 program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
 
 # Whatever the caller's environment says, sources are checked against .sqlx and not against a database.
@@ -37,7 +39,7 @@ restore: ## Read a backup back: ARGS="--from DIR", and --force to replace what i
 
 test: ## Run all tests
 	@scripts/setup postgres redis promtool
-	cargo test --locked
+	cargo test --locked -- --test-threads=$(threads)
 	cargo test --locked --test stack
 
 scale: ## Measure lists, searches and exports over a million service requests; prints the plans
@@ -64,7 +66,7 @@ audit: ## Look for known vulnerabilities in the dependencies; needs the network
 coverage: ## Run all tests, fail below 85 % of lines; writes target/coverage/
 	@scripts/setup llvm-tools cargo-llvm-cov postgres redis promtool
 	cargo llvm-cov clean --workspace
-	cargo llvm-cov --locked --no-report
+	cargo llvm-cov --locked --no-report -- --test-threads=$(threads)
 	cargo llvm-cov --locked --no-report --test stack
 	cargo llvm-cov report --html --output-dir target/coverage
 	cargo llvm-cov report --lcov --output-path target/coverage/lcov.info

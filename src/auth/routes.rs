@@ -20,6 +20,7 @@ use crate::{
         client_ip::ClientIp,
         cookies,
         extract::{FieldErrors, ValidJson, Validate, discreet},
+        stats,
     },
     telemetry::labels::AuthResult,
     wire_enum,
@@ -109,6 +110,7 @@ async fn login(
     let mut db = app.db.acquire().await?;
     store::create_session(&mut db, &session_id, user.id, user.token_version, now, expires_at).await?;
     count(AuthResult::Success);
+    stats::record_user(user.id, user.role);
     let session = |access_token| Json(Session { user_id: user.id, role: user.role, expires_at, access_token });
     Ok(match body.session {
         SessionKind::Token => session(Some(token)).into_response(),

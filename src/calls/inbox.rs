@@ -110,7 +110,7 @@ async fn process(app: &App, mut tx: Tx, event: &InboxEvent) -> Result<(), DbErro
     tx.commit().await?;
 
     if let Some(error) = error {
-        tracing::warn!(target: "switchboard::inbox", event_id = event.id, kind = event.kind, error, "a webhook event cannot be read; kept as failed");
+        tracing::warn!(target: "switchboard::inbox", event_id = event.id, provider = event.provider.as_str(), kind = event.kind, error, "a webhook event cannot be read; kept as failed");
     }
     app.metrics.webhook_events(event.provider, outcome).inc();
     app.metrics.webhook_processing_lag(event.provider).observe((now - event.received_at).as_seconds_f64().max(0.0));

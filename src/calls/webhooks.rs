@@ -83,7 +83,8 @@ webhook!(
     /// Receive a telephony event whose kind is told by its content
     ///
     /// `mango` posts a form. `generic` posts JSON, signed as Standard Webhooks has it: the three headers are
-    /// needed then, and a signature is good for five minutes.
+    /// needed then, and a signature is good for five minutes. What is signed is stored, even if it cannot be
+    /// read: it then counts as `failed` in `switchboard_webhook_events_total`, and the log says why.
     plain, "/webhooks/telephony/{provider}",
     (content((MangoForm = "application/x-www-form-urlencoded"), (GenericEvent = "application/json"))),
     (,
@@ -159,6 +160,7 @@ fn refused(error: IntakeError) -> AppError {
     match error {
         IntakeError::Malformed(reason) => error::MALFORMED.because(reason),
         IntakeError::BadSignature => error::BAD_SIGNATURE.into(),
+        IntakeError::Stale => error::BAD_SIGNATURE.because("The timestamp is more than five minutes from now."),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct Credentials {
     pub mango_api_salt: String,
     /// Who can sign in.
     pub users: Vec<DemoUser>,
+    /// Made up just now, and in no file yet.
+    #[serde(skip)]
+    drawn: bool,
     /// The advertised numbers.
     pub lines: Vec<DemoLine>,
 }
@@ -97,7 +100,8 @@ impl Credentials {
         if path.exists() { Self::load(&path) } else { Ok(Self::draw()) }
     }
 
-    /// Writes the file, unless it is there.
+    /// Writes the file, unless it is there. Before the company is created: what is in the database can
+    /// only be used with it.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -154,6 +158,7 @@ impl Credentials {
             passport_key: random_id() + &random_id(),
             mango_api_key: random_id(),
             mango_api_salt: random_id(),
+            drawn: true,
             users,
             lines,
         }
@@ -175,15 +180,23 @@ impl Credentials {
         settings.set_if_default("shutdown.delay_ms", 0);
     }
 
-    /// Creates the company, unless the database has it.
+    /// Creates the company and keeps the file, unless the database has it.
     ///
     /// # Errors
-    /// As the database.
+    /// As the database, or the file; when the database has a company whose file is missing.
     pub async fn load_company(&self, app: &App) -> anyhow::Result<()> {
         let loaded = "SELECT EXISTS (SELECT FROM users WHERE login = 'admin')";
         if sqlx::query_scalar(loaded).fetch_one(app.db.acquire().await?.parts().0).await? {
+            let path = Self::path(&app.config.data_dir()?);
+            ensure!(
+                !self.drawn,
+                "{} is missing: without the secrets in it nobody can sign in to the company in this database; put it back \
+                 from where you keep it, or begin anew with another data directory",
+                path.display()
+            );
             return Ok(());
         }
+        self.keep(&app.config.data_dir()?)?;
         // Not inside the transaction: the server ends one that is idle for 10 s, and a busy machine needs longer.
         let hashes = self.hash_passwords(app).await?;
         let mut tx = app.db.begin().await?;

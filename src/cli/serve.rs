@@ -44,9 +44,6 @@ pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
     let public = listen::bind(config.http.addr, "SWITCHBOARD_HTTP_ADDR")?;
     let ops = listen::bind(config.ops.addr, "SWITCHBOARD_OPS_ADDR")?;
     let addresses = (public.local_addr()?, ops.local_addr()?);
-    if let Some(credentials) = &credentials {
-        credentials.keep(&config.data_dir()?)?;
-    }
     let telemetry = telemetry::init(&config.log)?;
     let counters = telemetry.counters.clone();
 

@@ -72,7 +72,19 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         let lines: Result<Vec<&str>, _> =
             parts.headers.get_all(header::IF_MATCH).iter().map(HeaderValue::to_str).collect();
         let lines = lines.map_err(|_| error::MALFORMED.because("If-Match is not text"))?;
-        Ok(if lines.is_empty() { Self::Absent } else { Self::parse(&lines.join(",")) })
+        if lines.is_empty() {
+            return Ok(Self::Absent);
+        }
+        let wanted = Self::parse(&lines.join(","));
+        // An ETag without its quotes would match nothing, and "changed by somebody else" would be untrue.
+        let quoted =
+            |tag: &String| tag.trim_start_matches("W/").starts_with('"') && tag.len() > 1 && tag.ends_with('"');
+        match &wanted {
+            Self::Tags(tags) if !tags.iter().all(quoted) => {
+                Err(error::MALFORMED.because("If-Match takes an ETag as it was given, with its quotes: \"3\"."))
+            }
+            _ => Ok(wanted),
+        }
     }
 }
 

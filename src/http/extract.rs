@@ -122,12 +122,27 @@ fn json_error(error: &serde_path_to_error::Error<serde_json::Error>) -> AppError
             Segment::Unknown => {}
         }
     }
-    AppError::invalid_field(pointer, without_position(&inner.to_string()))
+    AppError::invalid_field(pointer, in_words(&inner.to_string()))
 }
 
-/// serde appends the position, which a pointer makes redundant.
-fn without_position(message: &str) -> &str {
-    message.rfind(" at line ").map_or(message, |at| &message[..at])
+/// serde appends the position, which a pointer makes redundant; and what parsers of times and amounts say
+/// is for those who wrote them.
+fn in_words(message: &str) -> &str {
+    let message = message.rfind(" at line ").map_or(message, |at| &message[..at]);
+    match message {
+        "premature end of input"
+        | "input contains invalid characters"
+        | "input is out of range"
+        | "trailing input"
+        | "input is not enough for unique date and time" => {
+            "is no time such as 2026-10-05T10:00:00+07:00, or no day such as 2026-10-05 where one is asked for \
+             (in a URL, + is written %2B)"
+        }
+        _ if message.contains("a Decimal type representing a fixed-point number") => {
+            "is no amount in a string, such as \"1500.50\""
+        }
+        other => other,
+    }
 }
 
 /// Query parameters, parsed and validated.
@@ -140,7 +155,7 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequestParts<S> for Val
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let value: T = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
-            .map_err(|error| AppError::invalid_field(error.path().to_string(), error.inner().to_string()))?;
+            .map_err(|error| AppError::invalid_field(error.path().to_string(), in_words(&error.inner().to_string())))?;
         let mut errors = FieldErrors::default();
         value.validate(&mut errors);
         errors.into_result()?;

@@ -133,7 +133,11 @@ async fn advance(
             let detail = format!("It is {}, and from there it cannot become {}.", before.status.as_str(), to.as_str());
             reject(RejectionReason::NotAllowed, AppError::transition_not_allowed(detail, allowed))
         }
-        Refusal::Forbidden => reject(RejectionReason::Forbidden, error::FORBIDDEN.into()),
+        Refusal::Forbidden(roles) => {
+            let roles: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+            let detail = format!("This move is for others: {}.", roles.join(", "));
+            reject(RejectionReason::Forbidden, error::FORBIDDEN.because(detail))
+        }
     })?;
     let mut next = with_input(&before, &body, master_id);
     check_fields(rule, &next, &body).map_err(|error| reject(RejectionReason::MissingField, error))?;

@@ -142,10 +142,10 @@ pub struct TransactionParams {
     #[param(example = "expense")]
     pub r#type: Option<String>,
     /// Booked at or after.
-    #[param(example = "2026-06-01T00:00:00+07:00")]
+    #[param(example = "2026-06-01T00:00:00Z")]
     pub from: Option<DateTime<Utc>>,
     /// Booked before.
-    #[param(example = "2026-07-01T00:00:00+07:00")]
+    #[param(example = "2026-07-01T00:00:00Z")]
     pub to: Option<DateTime<Utc>>,
     /// From the previous page.
     pub cursor: Option<String>,
@@ -183,10 +183,10 @@ pub struct BalanceParams {
     #[param(example = "novosibirsk")]
     pub city: Option<String>,
     /// Booked at or after.
-    #[param(example = "2026-06-01T00:00:00+07:00")]
+    #[param(example = "2026-06-01T00:00:00Z")]
     pub from: Option<DateTime<Utc>>,
     /// Booked before.
-    #[param(example = "2026-07-01T00:00:00+07:00")]
+    #[param(example = "2026-07-01T00:00:00Z")]
     pub to: Option<DateTime<Utc>>,
 }
 

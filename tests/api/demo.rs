@@ -121,4 +121,17 @@ async fn a_demo_survives_being_stopped_and_being_killed() {
     assert_eq!(stop(server, Signal::SIGTERM).await.1, Some(0));
     let gone = async || postgres_of(data.path()).is_empty().then_some(());
     eventually("no PostgreSQL is left", gone).await;
+
+    // Without its secrets the company is of no use, and new ones would only hide that.
+    fs::rename(&file, data.path().join("elsewhere.json")).unwrap();
+    let environment = vec![
+        ("SWITCHBOARD_DATA_DIR", data.text()),
+        ("SWITCHBOARD_HTTP_ADDR", "127.0.0.1:0".to_owned()),
+        ("SWITCHBOARD_OPS_ADDR", "127.0.0.2:0".to_owned()),
+    ];
+    let robbed =
+        tokio::task::spawn_blocking(move || process::run(&["serve", "--demo"], &environment, b"")).await.unwrap();
+    assert_eq!(robbed.code, Some(1), "{robbed:?}");
+    assert!(robbed.stderr.contains("demo.json is missing"), "{robbed:?}");
+    assert!(!file.exists());
 }

@@ -409,7 +409,14 @@ async fn masters_campaigns_and_cash_come_over_too() {
     }
     // Reopening takes back what the request's end booked, and never what a person did.
     assert_eq!(database.count("SELECT count(*) FROM transactions WHERE automatic").await, 1);
-    let rejects = fs::read_to_string(files.path().join("cash.rejects.csv")).unwrap();
+    let path = files.path().join("cash.rejects.csv");
+    let rejects = fs::read_to_string(&path).unwrap();
+    // Somebody is mending it.
+    fs::write(&path, "half mended").unwrap();
+    let outcome = import(&database, "transactions", &cash).await;
+    assert!(outcome.stdout.contains("cash.rejects-2.csv"), "{outcome:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "half mended");
+    assert_eq!(fs::read_to_string(files.path().join("cash.rejects-2.csv")).unwrap(), rejects);
     for reason in [
         "5;\"the request's income is booked with another amount\"",
         "6;\"income of a request that is not done\"",

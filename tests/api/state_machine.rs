@@ -50,7 +50,7 @@ async fn attempt(actors: &[(Role, Actor)], master_id: i64, id: i64, attempt: &At
     let expected = match rule {
         _ if attempt.to == Status::Offered && !may_assign => 403,
         Err(state::Refusal::NotAllowed) => 409,
-        Err(state::Refusal::Forbidden) => 403,
+        Err(state::Refusal::Forbidden(_)) => 403,
         Ok(rule) if !attempt.complete && state.lacks(rule) => 422,
         Ok(_) => 200,
     };

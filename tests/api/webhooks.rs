@@ -396,7 +396,8 @@ async fn a_generic_event_that_is_stale_forged_or_unreadable_does_nothing() {
     let event = generic_event("call.started", 0, &json!({}));
     for minutes in [-6, 6] {
         let sent = morning() + chrono::TimeDelta::minutes(minutes);
-        deliver_generic(&app, "msg_stale", &event, sent).await.problem(401, "bad_signature");
+        let problem = deliver_generic(&app, "msg_stale", &event, sent).await.problem(401, "bad_signature");
+        assert!(problem["detail"].as_str().unwrap().contains("five minutes"), "{problem}");
     }
     let pbx = app.stranger();
     let path = "/api/v1/webhooks/telephony/generic";

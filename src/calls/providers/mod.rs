@@ -67,6 +67,9 @@ pub enum IntakeError {
     /// The sender failed to prove itself (HTTP 401). Which part was wrong is deliberately not told.
     #[error("the account key or the signature does not match")]
     BadSignature,
+    /// It is signed, and not from now (HTTP 401): it was overheard, or a clock is wrong.
+    #[error("the delivery is more than five minutes from now")]
+    Stale,
 }
 
 /// A payload whose sender is authenticated, exactly as signed.

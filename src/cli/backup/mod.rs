@@ -24,7 +24,7 @@ use self::{
     manifest::{Content, DUMP, FILES, Manifest, Part},
     postgres::Programs,
 };
-use super::{database, progress};
+use super::{database, demo::Credentials, progress};
 use crate::{clock::Clock, config::Config};
 
 /// How backups in the default folder are called: sorting by name sorts by time.
@@ -67,6 +67,10 @@ pub async fn run(arguments: BackupArguments, config: &Config) -> anyhow::Result<
     println!("  rows   {} in {} tables", manifest.content.rows.values().sum::<i64>(), manifest.content.rows.len());
     println!("  files  {}", describe_files(&manifest));
     println!("  bytes  {}", manifest.bytes());
+    println!(
+        "Not in it: the secrets (settings; of a demo {}). Without them nobody can sign in.",
+        Credentials::path(&config.data_dir()?).display()
+    );
     if arguments.to.is_none() && arguments.keep > 0 {
         for old in prune(&default, arguments.keep)? {
             println!("removed {}, an older one", old.display());

@@ -62,13 +62,13 @@ Columns, in any order, by the Russian heading or the English name; * must be the
     Сдача мастера handover, Дата закрытия closed_at, Описание description, Комментарий comment
   transactions
     Номер* number, Дата* at, Город* city, Тип* type, Сумма* amount, Мастер master,
-    Заявка request
+    Заявка request, Комментарий note
 
 The file is UTF-8 or Windows-1251, separated by ; or , with times as DD.MM.YYYY HH:MM or ISO in
 the time zone of the city. What was imported before is left as it is: repeat it as you like.
 
-Rows that were not taken are written beside the file, as FILE.rejects.csv, with line and reason;
-mend them there and import that file.
+Rows that were not taken are written beside the file, with line and reason: those of cash.csv as
+cash.rejects.csv. Mend them there and import that file.
 
 Exit code: 0 everything is in, 3 some rows were rejected, 1 the import could not be finished;
 the same command then goes on where it was.";
@@ -130,8 +130,7 @@ async fn import<I: Import>(import: &I, arguments: &Arguments, config: &Config) -
     database.close().await?;
     let (run, rejects) = outcome?;
 
-    let rejects_file = arguments.file.with_extension("rejects.csv");
-    write_rejects(&rejects_file, &table, &rejects)?;
+    let rejects_file = write_rejects(&arguments.file, &table, &rejects)?;
     println!("{} from {name}", I::KIND);
     println!("  read           {}", table.rows.len());
     println!("  accepted       {}", run.accepted);
@@ -174,16 +173,12 @@ async fn pass<I: Import>(
     Ok((run, rejects))
 }
 
-/// Writes what was not taken, as a file that can be imported when it has been mended; removes one of
-/// an earlier run when there is nothing to write.
-fn write_rejects(path: &Path, table: &Table, rejects: &[(u64, String)]) -> anyhow::Result<()> {
+/// Writes what was not taken beside the file, as one that can be imported when it has been mended; its path.
+/// One that somebody may be mending is left alone: the next then has a number.
+fn write_rejects(file: &Path, table: &Table, rejects: &[(u64, String)]) -> anyhow::Result<PathBuf> {
+    let first = file.with_extension("rejects.csv");
     if rejects.is_empty() {
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| path.display().to_string())
-            }
-            _ => Ok(()),
-        };
+        return Ok(first);
     }
     let delimiter = char::from(table.delimiter);
     // The mark tells Excel that it is UTF-8.
@@ -202,12 +197,16 @@ fn write_rejects(path: &Path, table: &Table, rejects: &[(u64, String)]) -> anyho
             content.extend_from_slice(b"\r\n");
         }
     }
+    let same_or_free = |path: &Path| fs::read(path).map_or_else(|_| !path.exists(), |present| present == content);
+    let others = (2..).map(|n| file.with_extension(format!("rejects-{n}.csv")));
+    let path = std::iter::once(first).chain(others).find(|path| same_or_free(path)).unwrap_or_default();
     // Whole or not at all, and for its owner only: it holds names and addresses.
     let unfinished = path.with_extension("csv.unfinished");
     let written = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         file.write_all(&content)?;
-        fs::rename(&unfinished, path)
+        fs::rename(&unfinished, &path)
     };
-    written().with_context(|| path.display().to_string())
+    written().with_context(|| path.display().to_string())?;
+    Ok(path)
 }

@@ -2,6 +2,8 @@
 //! the document, who may call it, the media type of problems, the errors that layers and extractors
 //! give, and an example of everything.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder, extensions::ExtensionsBuilder, path::Operation};
 
@@ -12,6 +14,7 @@ use crate::{
         policy::{self, Scope},
     },
     error::{self, ProblemKind},
+    requests::state,
 };
 
 /// The `x-action` of an operation that needs no session.
@@ -33,6 +36,7 @@ pub fn complete(document: &mut OpenApi) {
             name_problems(operation);
         }
     }
+    document_moves(document);
     drop_unused_schemas(document);
     examples::add(document);
 }
@@ -81,6 +85,14 @@ fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
     if has_json && tag(operation) != "webhooks" {
         common.extend([error::MALFORMED, error::TOO_LARGE, error::WRONG_MEDIA_TYPE]);
     }
+    if operation
+        .parameters
+        .iter()
+        .flatten()
+        .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "If-Match"))
+    {
+        common.push(error::MALFORMED);
+    }
     if tag(operation) != "ops" {
         common.extend([error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
     }
@@ -99,6 +111,21 @@ fn name_problems(operation: &mut Operation) {
         {
             response.content.insert("application/problem+json".to_owned(), content);
         }
+    }
+}
+
+/// The state machine, where its moves are made.
+fn document_moves(document: &mut OpenApi) {
+    let operations = document.paths.paths.values_mut().filter_map(|item| item.post.as_mut());
+    let moving =
+        operations.into_iter().find(|operation| operation.operation_id.as_deref() == Some("requests_transition"));
+    if let Some(operation) = moving {
+        let mut text = String::from("Who may make which move:\n\n| from | to | roles |\n|---|---|---|\n");
+        for rule in state::TABLE {
+            let roles: Vec<&str> = rule.roles.iter().map(|role| role.as_str()).collect();
+            let _ = writeln!(text, "| {} | {} | {} |", rule.from.as_str(), rule.to.as_str(), roles.join(", "));
+        }
+        operation.description = Some(text);
     }
 }
 

@@ -59,7 +59,7 @@ async fn a_change_is_meant_for_a_version() {
     let body = |n: u32| json!({ "address": format!("Arbat {n}") });
     operator.send(operator.request(Method::PATCH, &path).json(&body(1))).await.problem(428, "if_match_required");
     // A weak tag never matches, and neither does what is no tag of ours.
-    for tag in ["\"2\"", "\"0\"", "W/\"1\"", "1", "\"\"", "\"one\"", "\"99999999999999999999\"", "\"1", ""] {
+    for tag in ["\"2\"", "\"0\"", "W/\"1\"", "\"\"", "\"one\"", "\"99999999999999999999\""] {
         operator.patch(&path, tag, body(1)).await.problem(412, "stale");
     }
     assert_eq!(operator.get(&path).await.header("etag"), "\"1\"");
@@ -70,6 +70,12 @@ async fn a_change_is_meant_for_a_version() {
     // Where it is optional it is honoured.
     let id = operator.get(&path).await.expect(200)["id"].as_i64().unwrap();
     let moves = format!("{path}/transitions");
+    // Without its quotes it is no ETag, and nobody else has changed anything.
+    for tag in ["3", "\"3", "W/3", ""] {
+        let unquoted =
+            operator.request(Method::POST, &moves).header("if-match", tag).json(&json!({ "to": "no_answer" }));
+        operator.send(unquoted).await.problem(400, "malformed");
+    }
     let stale = operator.request(Method::POST, &moves).header("if-match", "\"3\"").json(&json!({ "to": "no_answer" }));
     operator.send(stale).await.problem(412, "stale");
     assert_eq!(
