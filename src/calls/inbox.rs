@@ -6,7 +6,10 @@
 //! call has no request, each event decides anew, under locks on the call and on the client, whether it
 //! gets one or waits in triage.
 
+use std::panic::AssertUnwindSafe;
+
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
 use opentelemetry::KeyValue;
 use serde_json::json;
 use tracing::{Instrument, field::Empty, info_span};
@@ -65,18 +68,20 @@ pub async fn process_next(app: &App) -> Result<Progress, DbError> {
     if let Some(stored_by) = event.traceparent.as_deref().and_then(trace::parse_traceparent) {
         span.add_link_with_attributes(stored_by, vec![KeyValue::new("switchboard.link", "stored by")]);
     }
-    match process(app, tx, &event).instrument(span.clone()).await {
-        Ok(()) => Ok(Progress::Worked),
-        Err(error) if error.is_outage() => {
+    // An event that makes the worker panic would be the first again for the next one, and for ever.
+    let outcome = AssertUnwindSafe(process(app, tx, &event)).catch_unwind().instrument(span.clone()).await;
+    let (message, own_fault) = match outcome {
+        Ok(Ok(())) => return Ok(Progress::Worked),
+        Ok(Err(error)) if error.is_outage() => {
             span.record("otel.status_code", "ERROR");
-            Err(error)
+            return Err(error);
         }
-        Err(error) => {
-            span.record("otel.status_code", "ERROR");
-            put_off(app, &event, &error).instrument(span).await?;
-            Ok(Progress::Worked)
-        }
-    }
+        Ok(Err(error)) => (describe(&error), !error.is_transient()),
+        Err(_) => ("it made the worker panic".to_owned(), true),
+    };
+    span.record("otel.status_code", "ERROR");
+    put_off(app, &event, message, own_fault).instrument(span).await?;
+    Ok(Progress::Worked)
 }
 
 /// What an event changed, for metrics; recorded after the commit.
@@ -251,10 +256,9 @@ fn as_f64(seconds: i64) -> f64 {
     seconds as f64
 }
 
-async fn put_off(app: &App, event: &InboxEvent, error: &DbError) -> Result<(), DbError> {
-    let attempts = event.attempts + i32::from(!error.is_transient());
+async fn put_off(app: &App, event: &InboxEvent, mut message: String, own_fault: bool) -> Result<(), DbError> {
+    let attempts = event.attempts + i32::from(own_fault);
     let now = app.clock.now();
-    let mut message = describe(error);
     message.truncate(message.floor_char_boundary(500));
     tracing::error!(target: "switchboard::inbox", event_id = event.id, kind = event.kind, attempts, error = message, "a webhook event failed");
     let mut db = app.db.acquire().await?;
