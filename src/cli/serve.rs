@@ -139,5 +139,7 @@ fn welcome(credentials: &Credentials, data_dir: &Path, public: SocketAddr, ops: 
             }
         }
     }
-    eprintln!("\n  A day of calls: switchboard simulate --speed 600     Stop: Ctrl-C\n");
+    // As it was called: it may not be on the path.
+    let program = std::env::args().next().unwrap_or_else(|| "switchboard".to_owned());
+    eprintln!("\n  A day of calls: {program} simulate --speed 600     Stop: Ctrl-C\n");
 }
