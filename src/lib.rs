@@ -14,13 +14,14 @@
 //! - [`dictionaries`]: cities, types, campaigns.
 //! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
-//! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`lifecycle`],
+//! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`bounds`], [`lifecycle`],
 //!   [`app`], [`server`]: how it is put together. [`workers`]: what runs beside requests, on each replica or
 //!   on one for all. [`cli`]: the commands, the demo company, the simulator, import and backup.
 #![forbid(unsafe_code)]
 
 pub mod app;
 pub mod auth;
+pub mod bounds;
 pub mod cache;
 pub mod calls;
 pub mod cli;

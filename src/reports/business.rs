@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use super::{
     collector::store::Stored,
     figures::{Open, Tally},
-    model::{optional_rubles, rubles},
 };
+use crate::bounds::{optional_rubles, rubles};
 use crate::{auth::Caller, requests::state::Status};
 
 /// The business metrics of one's cities, as they were at `computed_at`.

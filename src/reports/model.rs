@@ -3,26 +3,11 @@
 
 use chrono::NaiveDate;
 use rust_decimal::Decimal;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{csv::Table, range::Range};
-
-/// Money has two decimals, whatever the scale of the number at hand.
-pub(super) fn rubles<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut amount = *amount;
-    amount.rescale(2);
-    Serialize::serialize(&amount, serializer)
-}
-
-/// The same for an amount that may be unknown.
-#[expect(clippy::ref_option, reason = "the signature that serde wants")]
-pub(super) fn optional_rubles<S: Serializer>(amount: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
-    match amount {
-        Some(amount) => rubles(amount, serializer),
-        None => serializer.serialize_none(),
-    }
-}
+use crate::bounds::{optional_rubles, rubles};
 
 /// A report.
 #[derive(Debug, Serialize, ToSchema)]

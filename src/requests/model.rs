@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::state::Status;
 use crate::{
+    bounds::{check_size, check_time, optional_rubles},
     http::extract::{FieldErrors, Validate, present},
     wire_enum,
 };
@@ -116,30 +117,20 @@ pub struct RequestView {
     pub closed_at: Option<DateTime<Utc>>,
     /// What the client paid, rubles.
     #[schema(value_type = Option<String>, example = "5000.00")]
-    #[serde(serialize_with = "rubles")]
+    #[serde(serialize_with = "optional_rubles")]
     pub result: Option<Decimal>,
     /// What parts cost, rubles.
     #[schema(value_type = Option<String>, example = "1000.00")]
-    #[serde(serialize_with = "rubles")]
+    #[serde(serialize_with = "optional_rubles")]
     pub expenses: Option<Decimal>,
     /// result − expenses.
     #[schema(value_type = Option<String>, example = "4000.00")]
-    #[serde(serialize_with = "rubles")]
+    #[serde(serialize_with = "optional_rubles")]
     pub net: Option<Decimal>,
     /// What the master hands over: net × the master's share.
     #[schema(value_type = Option<String>, example = "2000.00")]
-    #[serde(serialize_with = "rubles")]
+    #[serde(serialize_with = "optional_rubles")]
     pub handover: Option<Decimal>,
-}
-
-/// Money has two decimals, whatever the scale of the number at hand: a zero from the database has none.
-#[expect(clippy::ref_option, reason = "the signature that serde wants")]
-fn rubles<S: Serializer>(amount: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
-    let amount = amount.map(|mut amount| {
-        amount.rescale(2);
-        amount
-    });
-    amount.serialize(serializer)
 }
 
 /// A new service request, typed in by staff.
@@ -218,7 +209,7 @@ impl Validate for PatchRequest {
         errors.optional_text(self.client_name.as_ref().and_then(Option::as_deref), 1..=100, "/client_name");
         errors.optional_text(self.description.as_ref().and_then(Option::as_deref), 0..=2000, "/description");
         errors.optional_text(self.address.as_ref().and_then(Option::as_deref), 1..=300, "/address");
-        time(errors, self.meeting_at.flatten(), "/meeting_at");
+        check_time(errors, self.meeting_at.flatten(), "/meeting_at");
     }
 }
 
@@ -257,18 +248,15 @@ pub struct Move {
     pub expenses: Option<Decimal>,
 }
 
-/// Most that numeric(12, 2) holds.
-const MOST_RUBLES: i64 = 9_999_999_999;
-
 impl Validate for Move {
     fn validate(&self, errors: &mut FieldErrors) {
         errors.check(self.to.is_some(), "/to", "is required");
         errors.check(self.to != Some(Status::Offered), "/to", "offered is reached by POST …/assign");
         errors.optional_text(self.reason.as_deref(), 1..=500, "/reason");
         errors.optional_text(self.address.as_deref(), 1..=300, "/address");
-        time(errors, self.callback_at, "/callback_at");
-        time(errors, self.meeting_at, "/meeting_at");
-        time(errors, self.resume_at, "/resume_at");
+        check_time(errors, self.callback_at, "/callback_at");
+        check_time(errors, self.meeting_at, "/meeting_at");
+        check_time(errors, self.resume_at, "/resume_at");
         money(errors, self.result, "/result");
         money(errors, self.expenses, "/expenses");
         if let (Some(result), Some(expenses)) = (self.result, self.expenses) {
@@ -280,15 +268,8 @@ impl Validate for Move {
 fn money(errors: &mut FieldErrors, value: Option<Decimal>, pointer: &str) {
     if let Some(value) = value {
         errors.check(value >= Decimal::ZERO, pointer, "must not be negative");
-        errors.check(value <= Decimal::from(MOST_RUBLES), pointer, "is too large");
-        errors.check(value.normalize().scale() <= 2, pointer, "must have at most two decimals");
+        check_size(errors, value, pointer);
     }
-}
-
-fn time(errors: &mut FieldErrors, value: Option<DateTime<Utc>>, pointer: &str) {
-    // 2000 to 2100: a typing error, not an appointment, and within what the database can hold.
-    let plausible = value.is_none_or(|at| (946_684_800..4_102_444_800).contains(&at.timestamp()));
-    errors.check(plausible, pointer, "must lie between 2000 and 2100");
 }
 
 /// An offer to a master.
@@ -397,8 +378,8 @@ impl Validate for ListParams {
             errors.optional_text(value.as_deref(), 1..=40, name);
         }
         errors.optional_text(self.text.as_deref(), 1..=100, "text");
-        time(errors, self.created_from, "created_from");
-        time(errors, self.created_to, "created_to");
+        check_time(errors, self.created_from, "created_from");
+        check_time(errors, self.created_to, "created_to");
     }
 }
 

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    bounds::{check_size, check_time, rubles},
     http::extract::{FieldErrors, Validate},
     wire_enum,
 };
@@ -14,9 +15,6 @@ use crate::{
 pub const INCOME: &str = "income";
 /// Code of the type of what takes another entry back.
 pub const REVERSAL: &str = "reversal";
-
-/// Most that one entry may hold, rubles: numeric(12, 2) holds a little more.
-const MOST_RUBLES: i64 = 9_999_999_999;
 
 wire_enum! {
     /// What a balance has a row for.
@@ -69,13 +67,6 @@ pub struct TransactionView {
     pub at: DateTime<Utc>,
 }
 
-/// Money has two decimals, whatever the scale of the number at hand.
-fn rubles<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut amount = *amount;
-    amount.rescale(2);
-    Serialize::serialize(&amount, serializer)
-}
-
 /// An entry to be booked by hand.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -106,8 +97,7 @@ impl Validate for NewTransaction {
         errors.text(&self.city, 1..=40, "/city");
         errors.optional_text(self.note.as_deref(), 1..=500, "/note");
         errors.check(self.amount > Decimal::ZERO, "/amount", "must be positive; the type says which way it went");
-        errors.check(self.amount <= Decimal::from(MOST_RUBLES), "/amount", "is too large");
-        errors.check(self.amount.normalize().scale() <= 2, "/amount", "must have at most two decimals");
+        check_size(errors, self.amount, "/amount");
     }
 }
 
@@ -162,11 +152,8 @@ impl Validate for TransactionParams {
 }
 
 fn period(errors: &mut FieldErrors, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) {
-    // 2000 to 2100: within what the database can hold, too.
-    for (at, name) in [(from, "from"), (to, "to")] {
-        let plausible = at.is_none_or(|at| (946_684_800..4_102_444_800).contains(&at.timestamp()));
-        errors.check(plausible, name, "must lie between 2000 and 2100");
-    }
+    check_time(errors, from, "from");
+    check_time(errors, to, "to");
     if let (Some(from), Some(to)) = (from, to) {
         errors.check(from < to, "to", "must be after from");
     }

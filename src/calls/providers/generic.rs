@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::{
     CallEvent, Direction, Identity, IntakeError, LegEvent, LegState, Location, ParseError, Party, Summary, Verified,
 };
-use crate::calls::facts::CallResult;
+use crate::{bounds::is_plausible, calls::facts::CallResult};
 
 /// How far a sender's clock may be from ours.
 pub const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
@@ -229,9 +229,8 @@ fn read(json: &str) -> Result<GenericEvent, ParseError> {
         }
     }
     // As the database's range; a call of another century is a broken clock.
-    let plausible = |at: &DateTime<Utc>| (946_684_800..4_102_444_800).contains(&at.timestamp());
     let times = [Some(&event.timestamp), data.started_at.as_ref(), data.answered_at.as_ref()];
-    if !times.into_iter().flatten().all(plausible) {
+    if !times.into_iter().flatten().all(is_plausible) {
         return Err(ParseError::new("timestamp", "lies before 2000 or after 2100"));
     }
     if data.direction == Direction::Incoming && data.line.is_none() {

@@ -8,6 +8,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
+use crate::bounds::PLAUSIBLE_SECONDS;
 use crate::calls::providers::Direction;
 use crate::calls::providers::{CallEvent, LegEvent, LegState, Location, ParseError, Party, RecordingNotice, Summary};
 
@@ -15,9 +16,6 @@ use super::EventKind;
 
 /// The longest text taken from a payload, in characters. Real ids and numbers stay well below.
 pub(super) const MAX_TEXT: usize = 128;
-
-/// The years 2000 to 2099. A time outside means the field is not in unix seconds.
-const PLAUSIBLE_SECONDS: std::ops::Range<i64> = 946_684_800..4_102_444_800;
 
 /// Reads a stored payload.
 ///
@@ -212,6 +210,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         let time = Some(seconds)
+            // A time outside means that the field is not in unix seconds.
             .filter(|seconds| PLAUSIBLE_SECONDS.contains(seconds))
             .and_then(|seconds| DateTime::from_timestamp(seconds, 0));
         match time {
