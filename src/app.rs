@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    auth::{passwords::Passwords, tokens::Tokens},
+    auth::{keys::Keys, passwords::Passwords, tokens::Tokens},
     cache::Cache,
     calls::providers::{generic, mango},
     clock::Clock,
@@ -40,6 +40,7 @@ pub struct Shared {
     pub cache: Cache,
     pub redis: Option<RedisClient>,
     pub tokens: Tokens,
+    pub keys: Keys,
     pub passwords: Passwords,
     /// `None` when no key is configured.
     pub passports: Option<Vault>,
@@ -91,11 +92,12 @@ impl App {
         });
         Ok(Self(Arc::new(Shared {
             tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
+            keys: Keys::derive(&config.jwt.secret, &config.jwt.previous_secret)?,
             passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,
             login_limit: Limit::per_minute(
                 RateLimitScope::LoginIp,
-                config.login.per_minute,
+                config.limits.login_ip.count.get(),
                 redis.clone(),
                 metrics.clone(),
             ),

@@ -39,6 +39,7 @@ problems! {
     BAD_SIGNATURE = UNAUTHORIZED "bad_signature" "The signature does not match";
     FORBIDDEN = FORBIDDEN "forbidden" "Your role may not do this";
     CROSS_SITE = FORBIDDEN "cross_site" "This request does not come from an allowed page";
+    CSRF_TOKEN = FORBIDDEN "csrf_token" "Send X-CSRF-Token with the token that GET /api/v1/auth/csrf gives";
     NOT_FOUND = NOT_FOUND "not_found" "Not found";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method_not_allowed" "This path does not take that method";
     TRANSITION_NOT_ALLOWED = CONFLICT "transition_not_allowed" "The service request cannot make this move now";

@@ -10,7 +10,7 @@
 //! - [`events`] tells the front ends what happened; [`reports`] tells the business what it came to;
 //!   [`keeping`] lets go of what has been kept long enough.
 //! - [`auth`]: who is calling and what they may do; handlers state it as their first argument. [`users`]:
-//!   the people themselves.
+//!   the people themselves. [`audit`]: who changed what.
 //! - [`dictionaries`]: cities, types, campaigns.
 //! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod bounds;
 pub mod cache;

@@ -2,7 +2,7 @@
 //! RequestAssigner, …)`. Extracting it authenticates (401), asks the policy (403) and yields the
 //! scope that the handler's SQL must apply (404 for what lies outside).
 
-use std::ops::Deref;
+use std::{net::IpAddr, ops::Deref};
 
 use axum::{
     extract::FromRequestParts,
@@ -19,7 +19,7 @@ use crate::{
     app::App,
     db::Conn,
     error::{self, AppError},
-    http::{cookies, csrf, stats},
+    http::{client_ip::ClientIp, cookies, csrf, stats},
 };
 
 /// An authenticated user.
@@ -33,6 +33,8 @@ pub struct Principal {
     pub cities: Vec<i64>,
     /// The session this request belongs to.
     pub session_id: String,
+    /// Where the request came from.
+    pub address: IpAddr,
 }
 
 /// A principal whose right to an action was checked, with the scope it holds in.
@@ -79,11 +81,12 @@ impl Caller {
     /// # Errors
     /// 401, 403, or as the database.
     pub async fn again(&self, db: &mut Conn, action: Action, now: DateTime<Utc>) -> Result<Self, AppError> {
-        let Principal { user_id, session_id, .. } = &self.principal;
+        let Principal { user_id, session_id, address, .. } = &self.principal;
         let user = store::session_user(db, session_id, *user_id, now).await?.ok_or(error::UNAUTHENTICATED)?;
         let scope = policy::scope(user.role, action).ok_or(error::FORBIDDEN)?;
-        let session_id = session_id.clone();
-        Ok(Self { principal: Principal { user_id: user.id, role: user.role, cities: user.cities, session_id }, scope })
+        let (session_id, address) = (session_id.clone(), *address);
+        let principal = Principal { user_id: user.id, role: user.role, cities: user.cities, session_id, address };
+        Ok(Self { principal, scope })
     }
 
     async fn new(action: Action, parts: &mut Parts, app: &App) -> Result<Self, AppError> {
@@ -166,6 +169,8 @@ callers! {
     BusinessObserver may BusinessMetrics;
     /// May read how the server is.
     HealthObserver may DetailedHealth;
+    /// May see and lift locks, and read the audit log.
+    SecurityOfficer may Security;
 }
 
 impl FromRequestParts<App> for Principal {
@@ -181,13 +186,14 @@ impl FromRequestParts<App> for Principal {
             csrf::check(parts, &app.config.http.allowed_origins)?;
             cookie
         };
+        let ClientIp(address) = ClientIp::from_request_parts(parts, app).await?;
         let claims = app.tokens.verify(&token).map_err(|_| error::UNAUTHENTICATED)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
         let mut db = app.db.acquire().await?;
         let user =
             store::session_user(&mut db, &claims.sid, user_id, app.clock.now()).await?.ok_or(error::UNAUTHENTICATED)?;
         stats::record_user(user.id, user.role);
-        Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid })
+        Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
     }
 }
 

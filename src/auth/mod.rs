@@ -2,9 +2,12 @@
 //! and the argument types ([`caller`]) through which handlers state the right they need.
 
 pub mod caller;
+pub mod keys;
+pub mod lockout;
 pub mod passwords;
 pub mod policy;
 pub mod routes;
+pub mod sessions;
 pub mod store;
 pub mod tokens;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Role, caller::AccountOwner, passwords, store, tokens};
+use super::{Role, caller::AccountOwner, lockout, passwords, sessions, store};
 use crate::{
     app::App,
     config::Secret,
@@ -98,25 +98,36 @@ async fn login(
     let count = |result: AuthResult| app.metrics.auth_attempts(result).inc();
     // Before any look-up: a flood must not reach the database.
     app.login_limit.check(&client.bucket()).await.inspect_err(|_| count(AuthResult::RateLimited))?;
-    let known = store::credentials(&mut app.db.acquire().await?, &body.login.to_lowercase()).await?;
+    let login = body.login.to_lowercase();
+    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|_| count(AuthResult::Locked))?;
+    let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
-    let matches = app.passwords.verify(body.password, stored).await.inspect_err(|_| count(AuthResult::Overloaded))?;
+    let matches = match app.passwords.verify(body.password, stored).await {
+        Ok(matches) => matches,
+        Err(error) => {
+            count(AuthResult::Overloaded);
+            attempt.not_looked_at(&app).await;
+            return Err(error);
+        }
+    };
+    let user_id = known.as_ref().map(|user| user.id);
     let Some(user) = known.filter(|user| matches && user.active) else {
         count(AuthResult::Rejected);
+        attempt.failed(&app, user_id).await?;
         return Err(error::BAD_CREDENTIALS.into());
     };
-    let (now, session_id) = (app.clock.now(), tokens::random_id());
-    let (token, expires_at) = app.tokens.issue(user.id, &session_id).map_err(AppError::internal)?;
-    let mut db = app.db.acquire().await?;
-    store::create_session(&mut db, &session_id, user.id, user.token_version, now, expires_at).await?;
+    attempt.succeeded(&app, user.id).await?;
+    let granted = sessions::open(&app, &user, body.session).await?;
     count(AuthResult::Success);
     stats::record_user(user.id, user.role);
-    let session = |access_token| Json(Session { user_id: user.id, role: user.role, expires_at, access_token });
+    let session = |access_token| {
+        Json(Session { user_id: user.id, role: user.role, expires_at: granted.expires_at, access_token })
+    };
     Ok(match body.session {
-        SessionKind::Token => session(Some(token)).into_response(),
+        SessionKind::Token => session(Some(granted.access_token)).into_response(),
         SessionKind::Cookie => {
-            let lifetime = TimeDelta::num_seconds(&(expires_at - now));
-            (cookies::set_access(&app, token, lifetime), session(None)).into_response()
+            let lifetime = TimeDelta::num_seconds(&(granted.expires_at - app.clock.now()));
+            (cookies::set_access(&app, granted.access_token, lifetime), session(None)).into_response()
         }
     })
 }

@@ -70,7 +70,7 @@ pub async fn create_session(
 ) -> Result<(), DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query!(
-        "INSERT INTO sessions (id, user_id, token_version, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO sessions (id, user_id, token_version, created_at, refreshed_at, expires_at) VALUES ($1, $2, $3, $4, $4, $5)",
         id,
         user_id,
         token_version,

@@ -1,6 +1,7 @@
 //! Settings: one struct a section, every default in `defaults.toml`, every value checked at start.
 //! Reading (files, environment, `*_FILE`) is in [`source`]; what a value must satisfy is here.
 
+mod rate;
 mod secret;
 mod source;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 use crate::calls::providers::generic;
 
+pub use rate::Rate;
 pub use secret::Secret;
 pub use source::{Origin, Settings};
 
@@ -46,13 +48,15 @@ impl ConfigError {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub http: Http,
+    pub tls: Tls,
     pub ops: Ops,
     pub data: Data,
     pub database: Database,
     pub redis: Redis,
     pub jwt: Jwt,
+    pub session: Session,
     pub password: Password,
-    pub login: Login,
+    pub limits: Limits,
     pub mango: Mango,
     pub generic: Generic,
     pub privacy: Privacy,
@@ -82,7 +86,10 @@ sections! {
     Http {
         addr: SocketAddr, request_timeout_ms: u64, body_limit_bytes: usize,
         allowed_origins: Vec<String>, trusted_proxies: Vec<IpNet>, insecure_cookies: bool,
+        header_timeout_ms: u64, stall_timeout_ms: u64, max_in_flight: usize,
     }
+    /// TLS of the public listener.
+    Tls { cert_file: PathBuf, key_file: PathBuf, reload_interval_ms: u64 }
     /// The listener for Prometheus and probes.
     Ops { addr: SocketAddr }
     /// Files of this installation.
@@ -92,11 +99,13 @@ sections! {
     /// Redis.
     Redis { url: Secret }
     /// Access tokens.
-    Jwt { secret: Secret, ttl_s: u32 }
+    Jwt { secret: Secret, previous_secret: Secret, ttl_s: u32 }
+    /// How long people stay signed in.
+    Session { idle_s: u32, lifetime_s: u32 }
     /// Password hashing.
-    Password { pepper: Secret, cost: u32, queue_timeout_ms: u64 }
-    /// Limits on logins.
-    Login { per_minute: u32 }
+    Password { pepper: Secret, previous_pepper: Secret, cost: u32, queue_timeout_ms: u64 }
+    /// Rate limits.
+    Limits { ip: Rate, user: Rate, login_ip: Rate, webhook: Rate, replicas: u32 }
     /// The Mango Office provider.
     Mango { api_key: Secret, api_salt: Secret, base_url: String }
     /// The generic provider.
@@ -114,7 +123,10 @@ sections! {
     /// Live events.
     Events { poll_interval_ms: u64, buffer: usize }
     /// How long things are kept.
-    Retention { interval_s: u64, batch_rows: u32, inbox_days: u32, sessions_days: u32, personal_data_days: u32 }
+    Retention {
+        interval_s: u64, batch_rows: u32, inbox_days: u32, sessions_days: u32, login_attempts_days: u32,
+        audit_days: u32, personal_data_days: u32,
+    }
     /// What every provider has in common.
     Telephony { region: String, dedupe_window_s: u32 }
     /// The webhook worker.
@@ -192,9 +204,7 @@ impl Config {
             return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
         }
         self.check_outside()?;
-        if !(60..=604_800).contains(&self.jwt.ttl_s) {
-            return fail("jwt.ttl_s", "must be between 60 (a minute) and 604800 (a week)");
-        }
+        self.check_sessions()?;
         if !(12..=16).contains(&self.password.cost) {
             return fail("password.cost", "must be between 12 (about 0.25 s a login) and 16");
         }
@@ -224,7 +234,11 @@ impl Config {
             ("password.queue_timeout_ms", self.password.queue_timeout_ms, 60_000),
             ("inbox.poll_interval_ms", self.inbox.poll_interval_ms, 60_000),
             ("inbox.max_attempts", u64::from(self.inbox.max_attempts), 1_000),
-            ("login.per_minute", u64::from(self.login.per_minute), 1_000_000),
+            ("limits.replicas", u64::from(self.limits.replicas), 1_000),
+            ("http.header_timeout_ms", self.http.header_timeout_ms, 60_000),
+            ("http.stall_timeout_ms", self.http.stall_timeout_ms, 60_000),
+            ("http.max_in_flight", self.http.max_in_flight as u64, 100_000),
+            ("tls.reload_interval_ms", self.tls.reload_interval_ms, 3_600_000),
             ("files.max_bytes", self.files.max_bytes as u64, 1 << 30),
             ("files.max_per_owner", u64::from(self.files.max_per_owner), 10_000),
             ("files.upload_timeout_s", u64::from(self.files.upload_timeout_s), 3_600),
@@ -247,11 +261,30 @@ impl Config {
         for (key, days) in [
             ("retention.inbox_days", self.retention.inbox_days),
             ("retention.sessions_days", self.retention.sessions_days),
+            ("retention.login_attempts_days", self.retention.login_attempts_days),
+            ("retention.audit_days", self.retention.audit_days),
             ("retention.personal_data_days", self.retention.personal_data_days),
         ] {
             if days > 36_500 {
                 return fail(key, "must be at most 36500 (a century); 0 is for ever");
             }
+        }
+        Ok(())
+    }
+
+    fn check_sessions(&self) -> Result<(), ConfigError> {
+        let fail = |key: &str, problem: &str| Err(ConfigError::new(source::env_name(key), problem));
+        if !(60..=900).contains(&self.jwt.ttl_s) {
+            return fail("jwt.ttl_s", "must be between 60 (a minute) and 900 (15 minutes)");
+        }
+        if !(self.jwt.ttl_s..=7_776_000).contains(&self.session.idle_s) {
+            return fail("session.idle_s", "must be between jwt.ttl_s and 7776000 (90 days)");
+        }
+        if !(self.session.idle_s..=31_536_000).contains(&self.session.lifetime_s) {
+            return fail("session.lifetime_s", "must be between session.idle_s and 31536000 (a year)");
+        }
+        if (1..366).contains(&self.retention.audit_days) {
+            return fail("retention.audit_days", "must be at least 366, which the database insists on; 0 is for ever");
         }
         Ok(())
     }

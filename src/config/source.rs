@@ -54,6 +54,7 @@ pub(super) fn env_name(key: &str) -> String {
     match key {
         "database.url" => "DATABASE_URL".to_owned(),
         "redis.url" => "REDIS_URL".to_owned(),
+        "limits.replicas" => "SWITCHBOARD_REPLICAS".to_owned(),
         _ => format!("{PREFIX}{}", key.replace('.', "_").to_uppercase()),
     }
 }

@@ -45,6 +45,7 @@ pub use complete::{PUBLIC, complete};
         (name = "events", description = "Live events"),
         (name = "webhooks", description = "For telephony providers"),
         (name = "diagnostics", description = "How the server is, for administrators"),
+        (name = "security", description = "Tries to sign in, locks, and who changed what, for administrators"),
         (name = "ops", description = "Probes"),
     ),
 )]

@@ -11,9 +11,9 @@ use prometheus::{
 };
 
 use super::labels::{
-    AuthResult, CacheName, CacheResult, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method, PoolState,
-    RateLimitScope, RecordingOutcome, RejectionReason, RetentionTable, Route, SqlstateClass, Status, Values,
-    WebhookOutcome,
+    AuthResult, CacheName, CacheResult, CapacityScope, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method,
+    PoolState, RateLimitScope, RecordingOutcome, RefreshResult, RejectionReason, ReloadResult, RetentionTable, Route,
+    SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
     auth::Role,
@@ -350,8 +350,20 @@ catalogue! {
         "Logins turned away because no core was free in time.";
     counter auth_attempts = "auth_attempts_total" [zero] { result: AuthResult }
         "Sign-ins by result.";
+    counter auth_refreshes = "auth_refreshes_total" [zero] { result: RefreshResult }
+        "Attempts to refresh a session, by result.";
+    counter auth_refresh_reuse = "auth_refresh_reuse_total" [zero] {}
+        "Refresh tokens that were presented again after their use: each ended its session.";
+    counter password_rehashes = "password_rehashes_total" [zero] {}
+        "Passwords hashed anew at a sign-in, because the cost or the pepper had changed.";
     counter rate_limited = "rate_limited_total" [zero] { scope: RateLimitScope }
         "HTTP requests turned away by a rate limit.";
+    counter http_requests_shed = "http_requests_shed_total" [zero] { scope: CapacityScope }
+        "HTTP requests turned away because as many were being served as may be.";
+    gauge tls_certificate_not_after = "tls_certificate_not_after_timestamp_seconds" {}
+        "When the certificate in use expires, unix time; absent without TLS.";
+    counter tls_certificate_reloads = "tls_certificate_reloads_total" [zero] { result: ReloadResult }
+        "New certificate files that were found, by what became of them.";
 
     gauge tokio_workers = "tokio_workers" [zero] {}
         "Threads of the asynchronous runtime.";

@@ -178,6 +178,8 @@ label_enum! {
         Rejected = "rejected",
         /// Turned away by the rate limit.
         RateLimited = "rate_limited",
+        /// Turned away for a while after failures of this login from this address.
+        Locked = "locked",
         /// No core was free in time.
         Overloaded = "overloaded",
     }
@@ -186,8 +188,50 @@ label_enum! {
 label_enum! {
     /// What a rate limit protects.
     pub enum RateLimitScope {
+        /// All requests of one client address.
+        Ip = "ip",
+        /// All requests of one user.
+        User = "user",
         /// Sign-ins of one client address.
         LoginIp = "login_ip",
+        /// Sign-ins with one login from one client address.
+        Login = "login",
+        /// Deliveries of one webhook provider.
+        Webhook = "webhook",
+    }
+}
+
+label_enum! {
+    /// What became of an attempt to refresh a session.
+    pub enum RefreshResult {
+        /// New tokens.
+        Success = "success",
+        /// The tokens that another refresh had just made: they ran side by side.
+        Repeated = "repeated",
+        /// The session is over, or there never was one.
+        Rejected = "rejected",
+        /// A token that was used before: somebody has a copy, the session ends.
+        Reused = "reused",
+    }
+}
+
+label_enum! {
+    /// Requests that share a limit on how many are served at a time.
+    pub enum CapacityScope {
+        /// All but probes, live events and webhooks.
+        Api = "api",
+        /// Webhooks.
+        Webhook = "webhook",
+    }
+}
+
+label_enum! {
+    /// What became of new certificate files.
+    pub enum ReloadResult {
+        /// They are in use.
+        Success = "success",
+        /// They cannot be used; the ones before stay.
+        Failure = "failure",
     }
 }
 
@@ -216,6 +260,12 @@ label_enum! {
         WebhookEvents = "webhook_events",
         /// Deleted.
         Sessions = "sessions",
+        /// Deleted.
+        LoginAttempts = "login_attempts",
+        /// Deleted.
+        LoginFailures = "login_failures",
+        /// Deleted.
+        AuditLog = "audit_log",
         /// Anonymised.
         Requests = "requests",
         /// Anonymised.

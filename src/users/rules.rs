@@ -99,7 +99,13 @@ mod tests {
     use crate::auth::Principal;
 
     fn caller(role: Role, scope: Scope, cities: &[i64]) -> Caller {
-        let principal = Principal { user_id: 1, role, cities: cities.to_vec(), session_id: String::new() };
+        let principal = Principal {
+            user_id: 1,
+            role,
+            cities: cities.to_vec(),
+            session_id: String::new(),
+            address: [127, 0, 0, 1].into(),
+        };
         Caller { principal, scope }
     }
 

@@ -58,7 +58,7 @@ async fn what_is_exposed_is_what_the_catalogue_declares() {
     };
     // Until there was a request there are no sizes, until it was asked for no dependency is up or down, until
     // the collector's first round nothing is known of the business, and before the first backup there is no last
-    // one.
+    // one. Nor is there a certificate without TLS.
     let not_yet = [
         "dependency_up",
         "http_server_request_body_size_bytes",
@@ -69,6 +69,7 @@ async fn what_is_exposed_is_what_the_catalogue_declares() {
         "switchboard_service_request_oldest_open_timestamp_seconds",
         "switchboard_service_requests_open",
         "switchboard_service_requests_stuck",
+        "tls_certificate_not_after_timestamp_seconds",
     ];
     assert_eq!(missing(&app.scrape().await), not_yet);
 
@@ -77,6 +78,7 @@ async fn what_is_exposed_is_what_the_catalogue_declares() {
         "INSERT INTO maintenance_runs (kind, started_at, finished_at, bytes) VALUES ('backup', 'epoch', 'epoch', 0)";
     app.database.execute(backup).await;
     workers::sample_backup(&app.app).await;
+    app.app.metrics.tls_certificate_not_after().set(0);
     app.actor(Role::Operator, &[MOSCOW]).await.create_request(MOSCOW, "+79161234567").await;
     collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
     let scrape = app.scrape().await;

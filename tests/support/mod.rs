@@ -69,6 +69,8 @@ pub fn config() -> Config {
     // Not what validate() lets through: a cost of 12 would make the suite sleep for minutes.
     config.password.cost = 4;
     config.password.queue_timeout_ms = 10_000;
+    // Hours pass in many tests; those about sessions say how long.
+    config.jwt.ttl_s = 43_200;
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     config.http.insecure_cookies = true;
     config.privacy.passport_key = Secret::new("0123456789abcdef".repeat(4));

@@ -45,6 +45,7 @@ const RIGHTS: &[(&str, &str)] = &[
     ("money_reports", "ACC--O"),
     ("business_metrics", "ACC---"),
     ("detailed_health", "A-----"),
+    ("security", "A-----"),
 ];
 
 /// One operation of the document.

@@ -1,0 +1,158 @@
+//! Who changed what about people, rights, money and settings: one row a change, written in the
+//! transaction that makes it ([`record`]). The database lets nobody change a row, and nobody remove one
+//! of the last year. What service requests go through is in their own history.
+
+pub mod store;
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use crate::{
+    auth::Caller,
+    db::{DbError, Tx},
+    telemetry::trace::TraceIds,
+    wire_enum,
+};
+
+wire_enum! {
+    /// What was done.
+    pub enum AuditAction {
+        /// A user was created.
+        UserCreated = "user_created",
+        /// A user was changed; `fields` names what, and role, status, cities and share have their values.
+        UserChanged = "user_changed",
+        /// A user was deleted.
+        UserDeleted = "user_deleted",
+        /// Somebody changed their own password.
+        PasswordChanged = "password_changed",
+        /// Somebody ended all their sessions.
+        SignedOutEverywhere = "signed_out_everywhere",
+        /// A refresh token was presented again after its use; its session was ended.
+        RefreshTokenReused = "refresh_token_reused",
+        /// The locks of a login were lifted.
+        AccountUnlocked = "account_unlocked",
+        /// A dictionary has a new entry.
+        DictionaryEntryCreated = "dictionary_entry_created",
+        /// An entry of a dictionary was changed.
+        DictionaryEntryChanged = "dictionary_entry_changed",
+        /// A campaign was created.
+        CampaignCreated = "campaign_created",
+        /// A campaign was changed.
+        CampaignChanged = "campaign_changed",
+        /// A number was given to a campaign.
+        CampaignNumberAdded = "campaign_number_added",
+        /// A number was taken from a campaign.
+        CampaignNumberRemoved = "campaign_number_removed",
+        /// A promise to clients was changed.
+        SlaPolicyChanged = "sla_policy_changed",
+        /// A cash transaction was booked by hand.
+        TransactionBooked = "transaction_booked",
+        /// A cash transaction was reversed by hand.
+        TransactionReversed = "transaction_reversed",
+        /// A service request was deleted.
+        RequestDeleted = "request_deleted",
+        /// A file was removed.
+        FileDeleted = "file_deleted",
+    }
+}
+
+wire_enum! {
+    /// What it was done to: the table.
+    pub enum AuditSubject {
+        /// People.
+        Users = "users",
+        /// Sessions; their ids are no numbers, so the entry names the user.
+        Sessions = "sessions",
+        /// Cities.
+        Cities = "cities",
+        /// Request types.
+        RequestTypes = "request_types",
+        /// Directions.
+        Directions = "directions",
+        /// Transaction types.
+        TransactionTypes = "transaction_types",
+        /// Campaigns and their numbers.
+        Campaigns = "advertising_campaigns",
+        /// Promises to clients.
+        SlaPolicies = "sla_policies",
+        /// The ledger.
+        Transactions = "transactions",
+        /// Service requests.
+        Requests = "requests",
+        /// Files.
+        Files = "files",
+    }
+}
+
+wire_enum! {
+    /// How somebody reached the data.
+    pub enum Via {
+        /// Over HTTP.
+        Api = "api",
+        /// By a command on the server.
+        Cli = "cli",
+        /// The server itself.
+        Worker = "worker",
+    }
+}
+
+/// Who did it.
+#[derive(Clone, Copy, Debug)]
+pub struct By {
+    via: Via,
+    actor_id: Option<i64>,
+    address: Option<IpAddr>,
+}
+
+impl By {
+    /// Whoever is signed in.
+    #[must_use]
+    pub fn caller(caller: &Caller) -> Self {
+        let principal = &caller.principal;
+        Self { via: Via::Api, actor_id: Some(principal.user_id), address: Some(principal.address) }
+    }
+
+    /// Somebody at an address who is not signed in, or not known to be who they say.
+    #[must_use]
+    pub const fn stranger(address: IpAddr) -> Self {
+        Self { via: Via::Api, actor_id: None, address: Some(address) }
+    }
+
+    /// A command on the server.
+    pub const CLI: Self = Self { via: Via::Cli, actor_id: None, address: None };
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    action: AuditAction,
+    subject: AuditSubject,
+    subject_id: Option<i64>,
+    detail: Map<String, Value>,
+}
+
+impl Entry {
+    /// An action on a row.
+    #[must_use]
+    pub fn new(action: AuditAction, subject: AuditSubject, subject_id: i64) -> Self {
+        Self { action, subject, subject_id: Some(subject_id), detail: Map::new() }
+    }
+
+    /// Adds a detail. Never a secret, a name, a phone or an address: the log outlives the person's data.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.detail.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// Writes an entry, in the transaction of the change it tells of.
+///
+/// # Errors
+/// As the database.
+pub async fn record(tx: &mut Tx, by: By, entry: Entry, now: DateTime<Utc>) -> Result<(), DbError> {
+    let trace_id = TraceIds::current().map(|ids| ids.trace_id);
+    store::insert(tx, by, entry, trace_id.as_deref(), now).await
+}
