@@ -55,7 +55,7 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 

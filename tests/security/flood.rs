@@ -1,0 +1,1 @@
+//! What gets through when many try at once: limits over replicas, and hashing under load.

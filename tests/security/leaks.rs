@@ -1,0 +1,1 @@
+//! Planted secrets and personal data, and where they must never turn up.

@@ -1,0 +1,10 @@
+//! What takes a flood, a stopwatch or the whole suite to prove: `make security` runs it, in full and in
+//! figures. The rest of what protects the server is tested where it is used.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod flood;
+mod leaks;
+mod slow;
+mod timing;

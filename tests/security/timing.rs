@@ -1,0 +1,1 @@
+//! What a stopwatch tells about who exists.
