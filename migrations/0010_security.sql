@@ -33,10 +33,13 @@ CREATE TABLE login_attempts (
 );
 CREATE INDEX login_attempts_newest ON login_attempts (at DESC, id DESC);
 CREATE INDEX login_attempts_user ON login_attempts (user_id, at DESC, id DESC);
+CREATE INDEX login_attempts_address ON login_attempts (address, at DESC, id DESC);
 
 -- Failures of one login from one address (or IPv6 /64) since the last success. Only whoever fails waits:
 -- the owner of the login, elsewhere, does not.
 CREATE TABLE login_failures (
+    -- For pages of what is locked.
+    id           bigint GENERATED ALWAYS AS IDENTITY,
     -- HMAC of the login under a key of the server.
     login_key    bytea NOT NULL CHECK (octet_length(login_key) = 32),
     address      text NOT NULL CHECK (char_length(address) <= 64),
@@ -49,16 +52,18 @@ CREATE TABLE login_failures (
 );
 CREATE INDEX login_failures_user ON login_failures (user_id);
 CREATE INDEX login_failures_by_age ON login_failures (last_at);
+CREATE INDEX login_failures_locked ON login_failures (locked_until DESC, id DESC) WHERE user_id IS NOT NULL;
 
--- Who changed what about people, rights, money and settings. Written in the transaction of the change.
+-- Who changed what about people, rights, money and settings, and who took personal data out. Written in
+-- the transaction that does it.
 CREATE TABLE audit_log (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at         timestamptz NOT NULL,
-    via        text NOT NULL CHECK (via IN ('api', 'cli', 'worker')),
+    via        text NOT NULL CHECK (via IN ('api', 'cli')),
     -- NULL: nobody who was signed in, such as the command line.
     actor_id   bigint REFERENCES users,
     action     text NOT NULL CHECK (action ~ '^[a-z]+(_[a-z]+)*$'),
-    -- What it was done to: a table's name and an id in it.
+    -- What it was done to: a table's name and an id in it, or none for many rows.
     subject    text NOT NULL CHECK (subject ~ '^[a-z]+(_[a-z]+)*$'),
     subject_id bigint,
     address    inet,
@@ -68,6 +73,7 @@ CREATE TABLE audit_log (
 );
 CREATE INDEX audit_log_newest ON audit_log (at DESC, id DESC);
 CREATE INDEX audit_log_actor ON audit_log (actor_id, at DESC, id DESC);
+CREATE INDEX audit_log_action ON audit_log (action, at DESC, id DESC);
 CREATE INDEX audit_log_subject ON audit_log (subject, subject_id, at DESC, id DESC);
 
 -- Nothing changes a row, and nothing removes one that is younger than a year, whatever the settings say.

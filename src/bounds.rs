@@ -27,6 +27,15 @@ pub fn check_time(errors: &mut FieldErrors, value: Option<DateTime<Utc>>, pointe
     errors.check(value.as_ref().is_none_or(is_plausible), pointer, "must lie between 2000 and 2100");
 }
 
+/// Checks the period of a list's filters, of which either end may be open.
+pub fn check_period(errors: &mut FieldErrors, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) {
+    check_time(errors, from, "from");
+    check_time(errors, to, "to");
+    if let (Some(from), Some(to)) = (from, to) {
+        errors.check(from < to, "to", "must be after from");
+    }
+}
+
 /// Checks what numeric(12, 2) can hold of an amount; its sign is for the caller to judge.
 pub fn check_size(errors: &mut FieldErrors, amount: Decimal, pointer: &str) {
     errors.check(amount <= MOST_RUBLES, pointer, "is too large");

@@ -10,7 +10,7 @@
 //! - [`events`] tells the front ends what happened; [`reports`] tells the business what it came to;
 //!   [`keeping`] lets go of what has been kept long enough.
 //! - [`auth`]: who is calling and what they may do; handlers state it as their first argument. [`users`]:
-//!   the people themselves. [`audit`]: who changed what.
+//!   the people themselves. [`audit`]: who changed what; [`security`]: what administrators see of both.
 //! - [`dictionaries`]: cities, types, campaigns.
 //! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
@@ -40,6 +40,7 @@ pub mod phone;
 pub mod redis_client;
 pub mod reports;
 pub mod requests;
+pub mod security;
 pub mod server;
 pub mod sla;
 pub mod telemetry;

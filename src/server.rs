@@ -22,7 +22,7 @@ use crate::{
     error::{self, AppError},
     events, files,
     http::{docs, guard, health, observe},
-    phone, reports, requests, sla,
+    phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
     transactions, users,
 };
@@ -90,7 +90,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(files::routes::router())
         .merge(sla::routes::router())
         .merge(reports::routes::router())
-        .merge(events::routes::router());
+        .merge(events::routes::router())
+        .merge(security::routes::router());
     let mut routes = OpenApiRouter::with_openapi(docs::Document::openapi())
         .nest("/api/v1", api)
         .merge(health::detailed_router())

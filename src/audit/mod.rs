@@ -1,6 +1,7 @@
-//! Who changed what about people, rights, money and settings: one row a change, written in the
-//! transaction that makes it ([`record`]). The database lets nobody change a row, and nobody remove one
-//! of the last year. What service requests go through is in their own history.
+//! Who changed what about people, rights, money and settings, and who took personal data out: one row
+//! each, written in the transaction that does it ([`record`]). The database lets nobody change a row, and
+//! nobody remove one of the last year. What service requests go through is in their own history.
+//! Administrators read it in [`crate::security`].
 
 pub mod store;
 
@@ -21,10 +22,12 @@ wire_enum! {
     pub enum AuditAction {
         /// A user was created.
         UserCreated = "user_created",
-        /// A user was changed; `fields` names what, and role, status, cities and share have their values.
+        /// A user was changed.
         UserChanged = "user_changed",
         /// A user was deleted.
         UserDeleted = "user_deleted",
+        /// Somebody read a passport.
+        PassportRead = "passport_read",
         /// Somebody changed their own password.
         PasswordChanged = "password_changed",
         /// Somebody ended all their sessions.
@@ -53,13 +56,19 @@ wire_enum! {
         TransactionReversed = "transaction_reversed",
         /// A service request was deleted.
         RequestDeleted = "request_deleted",
+        /// Service requests were exported, with names and numbers.
+        RequestsExported = "requests_exported",
         /// A file was removed.
         FileDeleted = "file_deleted",
+        /// Rows of the old system were imported.
+        Imported = "imported",
+        /// The database was replaced by a backup, and this log with it.
+        DatabaseRestored = "database_restored",
     }
 }
 
 wire_enum! {
-    /// What it was done to: the table.
+    /// What it was done to: a table.
     pub enum AuditSubject {
         /// People.
         Users = "users",
@@ -83,6 +92,8 @@ wire_enum! {
         Requests = "requests",
         /// Files.
         Files = "files",
+        /// All of it.
+        Database = "database",
     }
 }
 
@@ -93,8 +104,6 @@ wire_enum! {
         Api = "api",
         /// By a command on the server.
         Cli = "cli",
-        /// The server itself.
-        Worker = "worker",
     }
 }
 
@@ -124,7 +133,7 @@ impl By {
     pub const CLI: Self = Self { via: Via::Cli, actor_id: None, address: None };
 }
 
-/// One change.
+/// One deed.
 #[derive(Clone, Debug)]
 pub struct Entry {
     action: AuditAction,
@@ -140,19 +149,66 @@ impl Entry {
         Self { action, subject, subject_id: Some(subject_id), detail: Map::new() }
     }
 
+    /// An action on many rows.
+    #[must_use]
+    pub fn of_many(action: AuditAction, subject: AuditSubject) -> Self {
+        Self { action, subject, subject_id: None, detail: Map::new() }
+    }
+
     /// Adds a detail. Never a secret, a name, a phone or an address: the log outlives the person's data.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.detail.insert(name.to_owned(), value.into());
         self
     }
+
+    /// Names a field if it was changed, in `fields`, and says no more about it: for personal data.
+    #[must_use]
+    pub fn field(mut self, name: &str, changed: bool) -> Self {
+        let fields = self.detail.entry("fields").or_insert_with(|| Value::Array(Vec::new()));
+        if let (true, Value::Array(fields)) = (changed, fields) {
+            fields.push(name.into());
+        }
+        self
+    }
+
+    /// Names a field if it was changed, with what it was and what it is. The same caution as for
+    /// [`Entry::with`].
+    #[must_use]
+    pub fn change<T: Into<Value> + PartialEq>(self, name: &str, before: T, after: T) -> Self {
+        if before == after {
+            return self.field(name, false);
+        }
+        self.field(name, true).with(name, vec![before.into(), after.into()])
+    }
 }
 
-/// Writes an entry, in the transaction of the change it tells of.
+/// Writes an entry, in the transaction of what it tells of.
 ///
 /// # Errors
 /// As the database.
 pub async fn record(tx: &mut Tx, by: By, entry: Entry, now: DateTime<Utc>) -> Result<(), DbError> {
     let trace_id = TraceIds::current().map(|ids| ids.trace_id);
     store::insert(tx, by, entry, trace_id.as_deref(), now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_names_its_fields_and_tells_only_values_that_it_was_given() {
+        let entry = Entry::new(AuditAction::UserChanged, AuditSubject::Users, 1)
+            .change("role", "operator", "manager")
+            .change("status", "active", "active")
+            .field("phone", true)
+            .field("email", false);
+        let expected = json!({ "fields": ["role", "phone"], "role": ["operator", "manager"] });
+        assert_eq!(Value::Object(entry.detail), expected);
+        let unchanged =
+            Entry::new(AuditAction::SlaPolicyChanged, AuditSubject::SlaPolicies, 1).change("target_s", 1, 1);
+        assert_eq!(Value::Object(unchanged.detail), json!({ "fields": [] }));
+    }
 }

@@ -27,7 +27,7 @@ pub(super) async fn insert(
         entry.action.as_str(),
         entry.subject.as_str(),
         entry.subject_id,
-        by.address.map(|address| address.to_string()),
+        by.address.map(|address| address.to_canonical().to_string()),
         trace_id,
         Value::Object(entry.detail)
     );

@@ -1,12 +1,13 @@
 //! SQL of users, sessions and who is behind them.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 
 use super::policy::Role;
 use crate::db::{Conn, DbError, DbOperation};
 
 /// What a sign-in needs to know about a login.
-#[derive(Debug)]
 pub struct Credentials {
     /// User id.
     pub id: i64,
@@ -18,6 +19,25 @@ pub struct Credentials {
     pub role: Role,
     /// To be stamped into the session.
     pub token_version: i32,
+}
+
+// A hash is nobody's business, in a log least of all.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OwnPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnPassword").field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NewUser<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser").field("login", &self.login).finish_non_exhaustive()
+    }
 }
 
 /// Who is behind a session.
@@ -152,7 +172,6 @@ pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>)
 }
 
 /// The login and the password's hash of somebody who is signed in.
-#[derive(Debug)]
 pub struct OwnPassword {
     /// Login.
     pub login: String,
@@ -205,7 +224,6 @@ pub async fn profile(db: &mut Conn, user_id: i64) -> Result<Option<Profile>, DbE
 }
 
 /// A user to be created.
-#[derive(Debug)]
 pub struct NewUser<'a> {
     /// Lower-case letters, digits, `.`, `_`, `-`.
     pub login: &'a str,

@@ -1,7 +1,7 @@
 //! The database a command works on: DATABASE_URL, or the embedded cluster, which is started unless a
 //! running server of the same data directory already has.
 
-use std::{path::Path, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 use sqlx::postgres::PgConnectOptions;
 
@@ -15,11 +15,17 @@ use crate::{
 const SPARE_CONNECTIONS: u16 = 20;
 
 /// A database to connect to.
-#[derive(Debug)]
 pub struct Database {
     /// How to reach it.
     pub options: PgConnectOptions,
     cluster: Option<Cluster>,
+}
+
+// The options know the password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
 }
 
 /// Opens the database that the settings name.
@@ -78,5 +84,17 @@ impl Database {
             Some(cluster) => Ok(cluster.stop().await?),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_a_database_is_not_printed() {
+        let options = PgConnectOptions::from_str("postgres://app:hunter2@db/switchboard").unwrap();
+        let printed = format!("{:?}", Database { options, cluster: None });
+        assert!(printed.starts_with("Database") && !printed.contains("hunter2"), "{printed}");
     }
 }

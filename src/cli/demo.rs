@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::progress;
 use crate::{
     app::App,
+    audit::{self, By},
     auth::{
         Role, passwords,
         store::{NewUser, create_user},
@@ -23,6 +24,7 @@ use crate::{
     },
     config::Settings,
     db::embedded,
+    users::trail,
 };
 
 /// The file's name in the data directory.
@@ -232,7 +234,9 @@ impl Credentials {
                 cities: &user.cities,
                 share: (user.role == Role::Master).then_some(SHARE),
             };
-            create_user(&mut tx, &new, app.clock.now()).await?;
+            let now = app.clock.now();
+            let id = create_user(&mut tx, &new, now).await?;
+            audit::record(&mut tx, By::CLI, trail::created(id, &new), now).await?;
         }
         Ok(tx.commit().await?)
     }

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use super::{database, demo::Credentials};
 use crate::{
     app::App,
+    audit::{self, By},
     auth::{
         Role, passwords,
         store::{self, NewUser},
@@ -107,8 +108,10 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
         Some("users_phone_key") => anyhow::anyhow!("--phone: is that of another user"),
         _ => error.into(),
     };
-    let id = store::create_user(&mut tx, user, app.clock.now()).await.map_err(refused)?;
+    let now = app.clock.now();
+    let id = store::create_user(&mut tx, user, now).await.map_err(refused)?;
     users::store::set_contact(&mut tx, id, phone, email).await.map_err(refused)?;
+    audit::record(&mut tx, By::CLI, users::trail::created(id, user), now).await?;
     tx.commit().await?;
     Ok(id)
 }

@@ -6,6 +6,8 @@ mod secret;
 mod source;
 
 use std::{
+    any::TypeId,
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -73,12 +75,23 @@ pub struct Config {
 }
 
 macro_rules! sections {
-    ($($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? })*) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct $name { $(pub $field: $ty),* }
-    )*};
+    ($($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? })*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Debug, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $name { $(pub $field: $ty),* }
+        )*
+
+        /// Whether a setting is a secret, which its type says: it is never printed, and not taken from a file
+        /// of settings.
+        fn is_secret(key: &str) -> bool {
+            let fields = [$($((stringify!($name), stringify!($field), TypeId::of::<$ty>())),*),*];
+            fields.iter().any(|(section, field, ty)| {
+                *ty == TypeId::of::<Secret>() && key.split_once('.') == Some((&section.to_ascii_lowercase(), field))
+            })
+        }
+    };
 }
 
 sections! {
@@ -197,12 +210,7 @@ impl Config {
         if !self.redis.url.is_empty() && redis::Client::open(self.redis.url.expose()).is_err() {
             return fail("redis.url", "cannot be used; write redis://[:password@]host[:port][/number]");
         }
-        check_secret("jwt.secret", &self.jwt.secret)?;
-        check_secret("password.pepper", &self.password.pepper)?;
-        let key = self.privacy.passport_key.expose();
-        if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
-        }
+        self.check_secrets()?;
         self.check_outside()?;
         self.check_sessions()?;
         if !(12..=16).contains(&self.password.cost) {
@@ -289,6 +297,41 @@ impl Config {
         Ok(())
     }
 
+    /// The secrets that this server makes up for itself: each strong, and each another one.
+    fn check_secrets(&self) -> Result<(), ConfigError> {
+        let key = self.privacy.passport_key.expose();
+        if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return Err(ConfigError::new(
+                source::env_name("privacy.passport_key"),
+                "must be 64 hexadecimal digits; make one with: openssl rand -hex 32",
+            ));
+        }
+        let own = [
+            ("jwt.secret", &self.jwt.secret, true),
+            ("password.pepper", &self.password.pepper, true),
+            ("jwt.previous_secret", &self.jwt.previous_secret, false),
+            ("password.previous_pepper", &self.password.previous_pepper, false),
+            ("privacy.passport_key", &self.privacy.passport_key, false),
+        ];
+        let mut seen: Vec<(&str, &Secret)> = Vec::new();
+        for (key, secret, required) in own {
+            if secret.is_empty() && !required {
+                continue;
+            }
+            check_secret(key, secret)?;
+            // Who learns one of them must not have learnt two.
+            if let Some((other, _)) = seen.iter().find(|(_, other)| other.expose() == secret.expose()) {
+                let problem = format!(
+                    "is the same as {}; each needs a value of its own: openssl rand -hex 32",
+                    source::env_name(other)
+                );
+                return Err(ConfigError::new(source::env_name(key), problem));
+            }
+            seen.push((key, secret));
+        }
+        Ok(())
+    }
+
     /// What lies outside: the object store and the telephony providers.
     fn check_outside(&self) -> Result<(), ConfigError> {
         let fail = |key: &str, problem: &str| Err(ConfigError::new(source::env_name(key), problem));
@@ -337,14 +380,29 @@ fn check_secret(key: &str, secret: &Secret) -> Result<(), ConfigError> {
             format!("is not set; make one with: export {name}=$(openssl rand -hex 32)"),
         ));
     }
-    let distinct = secret.expose().bytes().collect::<std::collections::BTreeSet<_>>().len();
-    if bytes < MIN_SECRET_BYTES || distinct < 8 {
-        return Err(ConfigError::new(
-            name,
-            format!("is too weak: at least {MIN_SECRET_BYTES} random bytes; make one with: openssl rand -hex 32"),
-        ));
+    let weakness = if bytes < MIN_SECRET_BYTES { Some("too short") } else { weakness(secret.expose()) };
+    if let Some(weakness) = weakness {
+        let problem =
+            format!("is {weakness}: at least {MIN_SECRET_BYTES} random bytes; make one with: openssl rand -hex 32");
+        return Err(ConfigError::new(name, problem));
     }
     Ok(())
+}
+
+/// What makes a secret one that somebody could guess, whatever its length.
+fn weakness(secret: &str) -> Option<&'static str> {
+    const SAMPLES: [&str; 6] = ["change-me", "changeme", "example", "sample", "secret", "password"];
+    let lower = secret.to_ascii_lowercase();
+    if SAMPLES.iter().any(|sample| lower.contains(sample)) {
+        return Some("made for an example");
+    }
+    let bytes = secret.as_bytes();
+    let repeats = |period: usize| bytes.iter().zip(&bytes[period..]).all(|(one, next)| one == next);
+    let distinct = bytes.iter().collect::<BTreeSet<_>>().len();
+    if distinct < 8 || (1..=bytes.len() / 2).any(repeats) {
+        return Some("a pattern");
+    }
+    None
 }
 
 fn check_url(key: &str, value: &Secret, schemes: &[&str]) -> Result<(), ConfigError> {

@@ -4,12 +4,9 @@ use std::{collections::BTreeMap, fmt, fmt::Write as _, path::Path};
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, DEFAULTS};
+use super::{Config, ConfigError, DEFAULTS, is_secret};
 
 const PREFIX: &str = "SWITCHBOARD_";
-/// Keys whose value is never printed.
-const SECRETS: [&str; 6] =
-    ["database.url", "redis.url", "jwt.secret", "password.pepper", "mango.api_key", "mango.api_salt"];
 /// Variables of this prefix that are no settings of the server.
 const RESERVED: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_REVISION"];
 
@@ -117,7 +114,7 @@ impl Settings {
                 let _ = writeln!(out, "{gap}[{section}]");
                 current = section;
             }
-            let hidden = SECRETS.contains(&key.as_str()) && value.as_str() != Some("");
+            let hidden = is_secret(key) && value.as_str() != Some("");
             let shown = if hidden { "\"<redacted>\"".to_owned() } else { value.to_string() };
             let _ = writeln!(out, "{name} = {shown}  # {origin}");
         }
@@ -133,6 +130,13 @@ impl Settings {
                 let key = format!("{section}.{name}");
                 if *origin != Origin::Default && !self.values.contains_key(&key) {
                     return Err(self.unknown(&key, &key));
+                }
+                // A file of settings is copied, mailed and committed. Empty is "not set", as in the defaults.
+                if is_secret(&key) && value.as_str() != Some("") {
+                    let variable = env_name(&key);
+                    let problem =
+                        format!("is a secret: set {variable}, or {variable}_FILE to a file that holds nothing else");
+                    return Err(ConfigError::new(key, problem));
                 }
                 self.values.insert(key, (value.clone(), origin.clone()));
             }

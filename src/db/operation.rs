@@ -37,6 +37,7 @@ operations! {
     LockedAccountList = "locked_account_list" "SELECT" "login_failures";
     AuditInsert = "audit_insert" "INSERT" "audit_log";
     AuditList = "audit_list" "SELECT" "audit_log";
+    UserByLogin = "user_by_login" "SELECT" "users";
     UserCredentials = "user_credentials" "SELECT" "users";
     UserCreate = "user_create" "INSERT" "users";
     UserSessionsRevoke = "user_sessions_revoke" "UPDATE" "sessions";

@@ -3,6 +3,7 @@
 //! `statement_timeout` cannot save a query whose network went dark.
 
 use std::{
+    fmt,
     future::Future,
     ops::{Deref, DerefMut},
     sync::{
@@ -40,7 +41,7 @@ async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 /// The database of one App; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Db {
     pool: PgPool,
     options: PgConnectOptions,
@@ -48,6 +49,13 @@ pub struct Db {
     acquire_timeout: Duration,
     /// Connections that are checked out.
     lent: Arc<AtomicUsize>,
+}
+
+// The options know the password.
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").field("pool", &self.pool).field("telemetry", &self.telemetry).finish_non_exhaustive()
+    }
 }
 
 /// What accompanies every statement.

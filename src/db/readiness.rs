@@ -1,7 +1,10 @@
 //! Whether the database can serve: asked on a connection of its own, so that a busy pool does not
 //! make a working replica look dead.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
@@ -14,7 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(500);
 
 /// The connection that readiness asks on, and its last answer.
-#[derive(Debug)]
 pub struct Readiness {
     options: PgConnectOptions,
     state: Mutex<State>,
@@ -24,6 +26,13 @@ pub struct Readiness {
 struct State {
     connection: Option<PgConnection>,
     answer: Option<(Instant, &'static str)>,
+}
+
+// The options know the password.
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").finish_non_exhaustive()
+    }
 }
 
 impl Readiness {

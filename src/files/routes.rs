@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::{
         Caller,
         caller::{Commenter, FileDeleter, FileReader, TransactionManager, TransactionReader},
@@ -249,6 +250,11 @@ async fn remove(
         return Err(error::NOT_FOUND.into());
     }
     note(&mut tx, &caller, &found.view, EventKind::FileRemoved, json!([id, null]), now).await?;
+    let entry = Entry::new(AuditAction::FileDeleted, AuditSubject::Files, id)
+        .with("request_id", found.view.request_id)
+        .with("transaction_id", found.view.transaction_id)
+        .with("sha256", found.view.sha256);
+    audit::record(&mut tx, By::caller(&caller), entry, now).await?;
     // In a task of its own: a caller who hangs up in between must not leave the object behind.
     let work = async move {
         tx.commit().await?;

@@ -24,13 +24,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Objects of one batch that the store may refuse to remove before the others are left for the next round.
 const MOST_FAILURES: u32 = 3;
 
+/// A failure to sign in counts for a day; the longest lock is shorter.
+const FAILURE_DAYS: u32 = 2;
+
 /// One kind of thing that is not kept for ever.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Webhook events that were dealt with.
     Inbox,
+    /// Refresh tokens of sessions that are over. Before these, which would take thousands each with them.
+    RefreshTokens,
     /// Sessions that are over.
     Sessions,
+    /// Tries to sign in.
+    LoginAttempts,
+    /// Failures to sign in that lock nobody any more.
+    LoginFailures,
     /// What ended requests say about clients.
     Requests,
     /// Numbers in calls. After the requests: a call waits for the request it belongs to.
@@ -39,6 +48,8 @@ enum Step {
     Files,
     /// Recordings of calls that have lost theirs.
     Recordings,
+    /// Who changed what.
+    AuditLog,
 }
 
 /// Removes everything that is due.
@@ -49,11 +60,15 @@ pub async fn sweep(app: &App, db: &mut Conn) -> Result<(), DbError> {
     let kept = &app.config.retention;
     for (step, days) in [
         (Step::Inbox, kept.inbox_days),
+        (Step::RefreshTokens, kept.sessions_days),
         (Step::Sessions, kept.sessions_days),
+        (Step::LoginAttempts, kept.login_attempts_days),
+        (Step::LoginFailures, FAILURE_DAYS),
         (Step::Requests, kept.personal_data_days),
         (Step::Calls, kept.personal_data_days),
         (Step::Files, kept.personal_data_days),
         (Step::Recordings, kept.personal_data_days),
+        (Step::AuditLog, kept.audit_days),
     ] {
         // 0 is for ever.
         if days > 0 {
@@ -70,11 +85,15 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
     while !stopped.is_cancelled() {
         let removed = match step {
             Step::Inbox => store::delete_webhook_events(db, before, limit).await?,
+            Step::RefreshTokens => store::delete_refresh_tokens(db, before, limit).await?,
             Step::Sessions => store::delete_sessions(db, before, limit).await?,
+            Step::LoginAttempts => store::delete_login_attempts(db, before, limit).await?,
+            Step::LoginFailures => store::delete_login_failures(db, before, limit).await?,
             Step::Requests => store::anonymise_requests(db, before, app.clock.now(), limit).await?,
             Step::Calls => store::anonymise_calls(db, before, app.clock.now(), limit).await?,
             Step::Files => remove_objects(app, db, RetentionTable::Files, before, limit).await?,
             Step::Recordings => remove_objects(app, db, RetentionTable::Recordings, before, limit).await?,
+            Step::AuditLog => store::delete_audit_log(db, before, limit).await?,
         };
         record(app, &removed);
         if !removed.more {

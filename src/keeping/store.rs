@@ -45,6 +45,74 @@ pub async fn delete_webhook_events(db: &mut Conn, before: DateTime<Utc>, limit: 
     Ok(Removed::of(RetentionTable::WebhookEvents, done.rows_affected(), limit))
 }
 
+/// Deletes refresh tokens of sessions that were over before.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_refresh_tokens(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM refresh_tokens WHERE hash IN (
+             SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session_id = s.id
+              WHERE s.expires_at < $1 LIMIT $2 FOR UPDATE OF t SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::RefreshTokens, done.rows_affected(), limit))
+}
+
+/// Deletes tries to sign in from before.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_login_attempts(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM login_attempts WHERE id IN (
+             SELECT id FROM login_attempts WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::LoginAttempts, done.rows_affected(), limit))
+}
+
+/// Deletes failures to sign in whose last was before.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_login_failures(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM login_failures WHERE (login_key, address) IN (
+             SELECT login_key, address FROM login_failures WHERE last_at < $1 ORDER BY last_at LIMIT $2
+                FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::LoginFailures, done.rows_affected(), limit))
+}
+
+/// Deletes entries of the audit log from before. That they are a year old the database insists on, and
+/// counts for itself: a clock of ours that is ahead must not stop the job.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_audit_log(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM audit_log WHERE id IN (
+             SELECT id FROM audit_log WHERE at < LEAST($1, now() - interval '1 year') ORDER BY at LIMIT $2
+                FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::AuditLog, done.rows_affected(), limit))
+}
+
 /// Deletes sessions that were over before.
 ///
 /// # Errors

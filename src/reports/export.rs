@@ -9,6 +9,7 @@ use utoipa::{
 use super::csv::{self, Batches, Table};
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::{Caller, caller::RequestReader},
     dictionaries,
     error::{AppError, Problem},
@@ -120,8 +121,17 @@ pub(super) async fn export_requests(
     errors.check(params.limit.is_none(), PAGING[1], "has no place in an export, which has no pages");
     errors.into_result()?;
     let known = dictionaries::cached(&app).await?;
+    let now = app.clock.now();
+    let entry = Entry::of_many(AuditAction::RequestsExported, AuditSubject::Requests)
+        .with("city", params.city.as_deref())
+        .with("created_from", params.created_from.map(|at| at.to_rfc3339()))
+        .with("created_to", params.created_to.map(|at| at.to_rfc3339()));
     let mut filter = Filter::new(params, &app.config.telephony.region, &known)?;
     filter.limit = BATCH;
-    let name = format!("requests_{}", app.clock.now().format("%Y-%m-%dT%H%M%SZ"));
+    // Nobody takes the clients' names and numbers out without a trace.
+    let mut tx = app.db.begin().await?;
+    audit::record(&mut tx, By::caller(&caller), entry, now).await?;
+    tx.commit().await?;
+    let name = format!("requests_{}", now.format("%Y-%m-%dT%H%M%SZ"));
     csv::attachment(name, Requests { caller: (*caller).clone(), app, filter: Some(filter) }).await
 }

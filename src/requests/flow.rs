@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::Caller,
     db::{Conn, DbError, Tx},
     error::{self, AppError},
@@ -367,6 +368,10 @@ pub async fn delete(app: &App, caller: &Caller, id: i64, if_match: &IfMatch) -> 
     }
     store::delete(&mut tx, id, now).await?;
     append(&mut tx, caller, id, EventKind::Deleted, now, Value::Object(Map::new())).await?;
+    let entry = Entry::new(AuditAction::RequestDeleted, AuditSubject::Requests, id)
+        .with("city", before.city)
+        .with("status", before.status.as_str());
+    audit::record(&mut tx, By::caller(caller), entry, now).await?;
     Ok(tx.commit().await?)
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::{DictionaryManager, DictionaryReader, RequestReader},
     error::{self, AppError, Problem},
     http::{
@@ -55,7 +56,7 @@ async fn policies(_: DictionaryReader, State(app): State<App>) -> Result<Json<Ve
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]
 async fn edit_policy(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -65,9 +66,14 @@ async fn edit_policy(
     // `PatchPolicy::validate` has seen that it is there.
     let target_s = body.target_s.ok_or(error::INVALID)?;
     let mut tx = app.db.begin().await?;
-    let version = store::lock_policy(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
-    if_match.check(version)?;
+    let before = store::lock_policy(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
+    if_match.check(before.version)?;
     let policy = store::save_policy(&mut tx, id, target_s).await?;
+    let entry = Entry::new(AuditAction::SlaPolicyChanged, AuditSubject::SlaPolicies, id)
+        .with("type", policy.r#type.as_str())
+        .with("policy", policy.policy.as_str())
+        .change("target_s", before.target_s, policy.target_s);
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     tx.commit().await?;
     Ok(([(header::ETAG, etag(policy.version))], Json(policy)))
 }

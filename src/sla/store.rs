@@ -26,15 +26,19 @@ pub async fn policies(db: &mut Conn) -> Result<Vec<SlaPolicy>, DbError> {
     telemetry.run(DbOperation::SlaPolicyList, query.fetch_all(pg)).await
 }
 
-/// The version of a policy, locked until the transaction ends.
+/// A policy, locked until the transaction ends.
 ///
 /// # Errors
 /// As the database.
-pub async fn lock_policy(db: &mut Conn, id: i64) -> Result<Option<i32>, DbError> {
+pub async fn lock_policy(db: &mut Conn, id: i64) -> Result<Option<SlaPolicy>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = sqlx::query_scalar!("SELECT version FROM sla_policies WHERE id = $1 FOR NO KEY UPDATE", id);
-    let version = telemetry.run(DbOperation::SlaPolicyLock, query.fetch_optional(pg)).await?;
-    Ok(version)
+    let query = sqlx::query_as!(
+        SlaPolicy,
+        r#"SELECT p.id, p.version, t.code AS "type", p.policy AS "policy: _", p.target_s
+             FROM sla_policies p JOIN request_types t ON t.id = p.type_id WHERE p.id = $1 FOR NO KEY UPDATE OF p"#,
+        id
+    );
+    telemetry.run(DbOperation::SlaPolicyLock, query.fetch_optional(pg)).await
 }
 
 /// Changes a policy. The row must be locked.

@@ -259,6 +259,8 @@ label_enum! {
         /// Deleted.
         WebhookEvents = "webhook_events",
         /// Deleted.
+        RefreshTokens = "refresh_tokens",
+        /// Deleted.
         Sessions = "sessions",
         /// Deleted.
         LoginAttempts = "login_attempts",

@@ -1,5 +1,6 @@
 //! Log lines: one JSON object a line on standard output, or a readable form on a terminal. Every
-//! line that is written inside a span carries its `trace_id` and `span_id`.
+//! line that is written inside a span carries its `trace_id` and `span_id`. Whatever a value contains, it
+//! neither begins another line nor says anything to the terminal.
 
 use std::{
     fmt,
@@ -17,9 +18,10 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
+    field::MakeExt,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
-        format::Writer,
+        FmtContext, FormatEvent, FormatFields, MakeWriter,
+        format::{Writer, debug_fn},
         time::{FormatTime, SystemTime},
     },
     layer::Context,
@@ -39,15 +41,50 @@ where
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stdout().is_terminal(),
     };
-    if pretty {
-        return tracing_subscriber::fmt::layer()
-            .with_ansi(std::io::stdout().is_terminal())
-            .with_target(false)
-            .compact()
-            .with_filter(HideSpans)
-            .boxed();
+    if pretty { readable(std::io::stdout, std::io::stdout().is_terminal()) } else { json_lines(std::io::stdout) }
+}
+
+fn readable<S, W>(writer: W, ansi: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi)
+        .with_target(false)
+        .compact()
+        .fmt_fields(debug_fn(write_field).delimited(" "))
+        .with_filter(HideSpans)
+        .boxed()
+}
+
+fn json_lines<S, W>(writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer().with_writer(writer).event_format(JsonLine).fmt_fields(NoFields).boxed()
+}
+
+/// What a terminal, or a program that splits lines, could take for something else than text.
+fn is_unprintable(character: char) -> bool {
+    // The last are those that end a line, and those that turn the direction of writing.
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
     }
-    tracing_subscriber::fmt::layer().event_format(JsonLine).fmt_fields(NoFields).boxed()
+    for character in format!("{value:?}").chars() {
+        if is_unprintable(character) {
+            write!(writer, "{}", character.escape_default())?;
+        } else {
+            writer.write_char(character)?;
+        }
+    }
+    Ok(())
 }
 
 /// On a terminal the span's fields would repeat the line's; without spans the line reads alone.
@@ -89,8 +126,15 @@ where
             line.insert("span_id".into(), json!(ids.span_id));
         }
         event.record(&mut Fields(&mut line));
-        // serde_json escapes control characters: a value cannot forge a second line.
-        writeln!(writer, "{}", Value::Object(line))
+        // serde_json escapes what is below the space, and leaves the rest as it is. Outside of strings
+        // there is none of it.
+        let line = Value::Object(line).to_string();
+        let mut rest = line.as_str();
+        while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_unprintable(*character)) {
+            write!(writer, "{}\\u{:04x}", &rest[..at], u32::from(character))?;
+            rest = &rest[at + character.len_utf8()..];
+        }
+        writeln!(writer, "{rest}")
     }
 }
 
@@ -139,5 +183,67 @@ impl<S: Subscriber> Layer<S> for LevelCounts {
             Level::TRACE => LogLevel::Trace,
         };
         self.0[level as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Mutex};
+
+    use tracing_subscriber::{Registry, layer::SubscriberExt};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const NASTY: &str = "a\r\n{\"level\":\"error\"}\u{1b}[31m\u{9b}2J\u{7f}\u{85}\u{2028}\u{2029}\u{202e}z";
+
+    /// What is written when a value of each kind is nasty.
+    fn written(layer: impl Fn(Buffer) -> Box<dyn Layer<Registry> + Send + Sync>) -> String {
+        let buffer = Buffer::default();
+        tracing::subscriber::with_default(Registry::default().with(layer(buffer.clone())), || {
+            let error = io::Error::other(NASTY);
+            tracing::info!(text = NASTY, shown = %NASTY, debugged = ?NASTY, error = &error as &dyn std::error::Error, "said {NASTY}");
+        });
+        String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[track_caller]
+    fn is_one_harmless_line(text: &str) {
+        let line = text.strip_suffix('\n').unwrap();
+        let nasty = |character: &char| NASTY.contains(*character) && !(' '..='~').contains(character);
+        assert!(line.contains("31m") && !line.chars().any(|character| nasty(&character)), "{line:?}");
+    }
+
+    #[test]
+    fn a_value_forges_no_line_and_tells_the_terminal_nothing() {
+        let json = written(|buffer| {
+            let writer = move || buffer.clone();
+            json_lines(writer)
+        });
+        is_one_harmless_line(&json);
+        // And it says what it was.
+        let line: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&line["text"], &line["shown"], &line["error"]), (&json!(NASTY), &json!(NASTY), &json!(NASTY)));
+        assert_eq!(line["message"], format!("said {NASTY}"));
+
+        let readable = written(|buffer| {
+            let writer = move || buffer.clone();
+            readable(writer, false)
+        });
+        is_one_harmless_line(&readable);
+        assert!(readable.contains("said a\\r\\n{"), "{readable}");
+        assert!(readable.contains(" shown=a\\r\\n{"), "{readable}");
     }
 }

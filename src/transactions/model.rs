@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    bounds::{check_size, check_time, rubles},
+    bounds::{check_period, check_size, rubles},
     http::extract::{FieldErrors, Validate},
     wire_enum,
 };
@@ -147,15 +147,7 @@ impl Validate for TransactionParams {
     fn validate(&self, errors: &mut FieldErrors) {
         errors.optional_text(self.city.as_deref(), 1..=40, "city");
         errors.optional_text(self.r#type.as_deref(), 1..=40, "type");
-        period(errors, self.from, self.to);
-    }
-}
-
-fn period(errors: &mut FieldErrors, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) {
-    check_time(errors, from, "from");
-    check_time(errors, to, "to");
-    if let (Some(from), Some(to)) = (from, to) {
-        errors.check(from < to, "to", "must be after from");
+        check_period(errors, self.from, self.to);
     }
 }
 
@@ -180,7 +172,7 @@ pub struct BalanceParams {
 impl Validate for BalanceParams {
     fn validate(&self, errors: &mut FieldErrors) {
         errors.optional_text(self.city.as_deref(), 1..=40, "city");
-        period(errors, self.from, self.to);
+        check_period(errors, self.from, self.to);
     }
 }
 

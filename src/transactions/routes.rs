@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::{TransactionManager, TransactionReader},
     dictionaries,
     error::{self, AppError, Problem},
@@ -41,6 +42,14 @@ pub fn router() -> OpenApiRouter<App> {
 fn created(view: TransactionView) -> Response {
     let location = format!("/api/v1/transactions/{}", view.id);
     (StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response()
+}
+
+/// What the audit log says about an entry of the ledger.
+fn booked(action: AuditAction, view: &TransactionView) -> Entry {
+    Entry::new(action, AuditSubject::Transactions, view.id)
+        .with("type", view.r#type.as_str())
+        .with("amount", view.amount.to_string())
+        .with("city", view.city.as_str())
 }
 
 /// List transactions, newest first
@@ -117,6 +126,7 @@ async fn book(
     };
     let id = store::insert(&mut tx, &entry).await?;
     let view = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    audit::record(&mut tx, By::caller(&caller), booked(AuditAction::TransactionBooked, &view), view.at).await?;
     tx.commit().await?;
     if view.r#type == INCOME {
         flow::record(&app.metrics, &[Effect::Revenue(view.city.clone(), view.amount)]);
@@ -196,6 +206,8 @@ async fn reverse(
         _ => error.into(),
     })?;
     let view = store::by_id(&mut tx, &caller, reversal).await?.ok_or(error::NOT_FOUND)?;
+    let entry = booked(AuditAction::TransactionReversed, &view).with("reverses_id", id);
+    audit::record(&mut tx, By::caller(&caller), entry, now).await?;
     tx.commit().await?;
     if original.r#type == INCOME {
         flow::record(&app.metrics, &[Effect::Refund(original.city, original.amount)]);

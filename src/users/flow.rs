@@ -10,10 +10,11 @@ use super::{
     bodies::{Changes, Newcomer},
     model::{Kind, Person, UserStatus},
     passport::{Passport, Vault},
-    rules, store,
+    rules, store, trail,
 };
 use crate::{
     app::App,
+    audit::{self, By},
     auth::{self, Caller, Role, passwords, store::NewUser},
     db::{DbError, Tx},
     dictionaries,
@@ -55,6 +56,7 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
         store::set_profile(&mut tx, id, None, Some(&sealed)).await?;
     }
     let created = store::by_id(&mut tx, caller, kind, id).await?.ok_or(error::NOT_FOUND)?;
+    audit::record(&mut tx, By::caller(caller), trail::created(id, &row), now).await?;
     tx.commit().await?;
     Ok(created)
 }
@@ -160,6 +162,7 @@ pub async fn edit(
     }
     // As it is now, even if it has left the caller's cities.
     next = store::anywhere(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
+    audit::record(&mut tx, By::caller(caller), trail::changed(&before, &next, hash.is_some()), now).await?;
     tx.commit().await?;
     Ok(next)
 }
@@ -184,6 +187,7 @@ pub async fn delete(app: &App, caller: &Caller, kind: Kind, id: i64, if_match: &
     check_dispensable(&mut tx, &before, &before, true).await?;
     store::remove(&mut tx, id, now).await?;
     auth::store::revoke_sessions_of(&mut tx, id, now).await?;
+    audit::record(&mut tx, By::caller(caller), trail::deleted(&before), now).await?;
     Ok(tx.commit().await?)
 }
 

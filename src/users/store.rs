@@ -1,6 +1,8 @@
 //! SQL of people. Every query takes the caller's scope and applies it at the root: what lies outside
 //! does not exist.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 
@@ -149,7 +151,6 @@ pub async fn list(db: &mut Conn, caller: &Caller, kind: Kind, filter: &Filter) -
 }
 
 /// What [`save`] writes.
-#[derive(Debug)]
 pub struct Row<'a> {
     pub id: i64,
     pub name: &'a str,
@@ -161,6 +162,12 @@ pub struct Row<'a> {
     pub password_hash: Option<&'a str>,
     /// Whether what older tokens say has stopped being true.
     pub outdates_tokens: bool,
+}
+
+impl fmt::Debug for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// Writes a user's row, and raises the version. The row must be locked.

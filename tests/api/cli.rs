@@ -7,17 +7,16 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{
-    KAZAN, MOSCOW, TestApp,
+    GENERIC_SECRET, JWT_SECRET, KAZAN, MOSCOW, PASSPORT_KEY, PEPPER, TestApp,
     database::TestDatabase,
     files::TempDir,
     process::{self, Outcome},
 };
 
-/// As in the settings of the in-process server, so that it can check passwords made here.
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const SECRETS: [&str; 4] = [JWT_SECRET, PEPPER, GENERIC_SECRET, PASSPORT_KEY];
 
 fn secrets() -> Vec<(&'static str, String)> {
-    vec![("SWITCHBOARD_JWT_SECRET", SECRET.to_owned()), ("SWITCHBOARD_PASSWORD_PEPPER", SECRET.to_owned())]
+    process::secrets().to_vec()
 }
 
 /// Off the asynchronous threads, which serve the database and the other side.
@@ -56,6 +55,7 @@ fn every_command_explains_itself() {
 fn a_wrong_setting_is_named_with_the_way_out() {
     let files = TempDir::create();
     let broken = files.file("broken.toml", "[jwt]\nsecret = \"hunter2-hunter2-hunter2-hunter2\n");
+    let secret = files.file("secret.toml", "[jwt]\nsecret = \"hunter2-hunter2-hunter2-hunter2\"\n");
     let stranger = files.file("stranger.toml", "[http]\nadr = \"127.0.0.1:8000\"\n");
     let mistyped = files.file("mistyped.toml", "[database]\nmax_connections = \"many\"\n");
     let missing = files.path().join("missing.toml").to_str().unwrap().to_owned();
@@ -65,6 +65,12 @@ fn a_wrong_setting_is_named_with_the_way_out() {
         ("SWITCHBOARD_OPS_ADDR", "127.0.0.1:8000", "SWITCHBOARD_OPS_ADDR", "127.0.0.1:9464"),
         ("SWITCHBOARD_JWT_SECRET", "", "SWITCHBOARD_JWT_SECRET", "openssl rand -hex 32"),
         ("SWITCHBOARD_PASSWORD_PEPPER", "short", "SWITCHBOARD_PASSWORD_PEPPER", "openssl rand -hex 32"),
+        (
+            "SWITCHBOARD_PASSWORD_PEPPER",
+            JWT_SECRET,
+            "SWITCHBOARD_PASSWORD_PEPPER",
+            "the same as SWITCHBOARD_JWT_SECRET",
+        ),
         ("SWITCHBOARD_PASSWORD_COST", "4", "SWITCHBOARD_PASSWORD_COST", "between 12"),
         ("SWITCHBOARD_DATABASE_MAX_CONNECTIONS", "many", "SWITCHBOARD_DATABASE_MAX_CONNECTIONS", "whole number"),
         ("DATABASE_URL", "mysql://root:hunter2@h/d", "DATABASE_URL", "postgres://"),
@@ -78,6 +84,7 @@ fn a_wrong_setting_is_named_with_the_way_out() {
         ("SWITCHBOARD_MANGO_API_KEY_FILE", "/nowhere", "SWITCHBOARD_MANGO_API_KEY_FILE", "/nowhere"),
         ("SWITCHBOARD_CONFIG", &missing, &missing, "No such file"),
         ("SWITCHBOARD_CONFIG", &broken, &broken, "line 2"),
+        ("SWITCHBOARD_CONFIG", &secret, "jwt.secret", "SWITCHBOARD_JWT_SECRET_FILE"),
         ("SWITCHBOARD_CONFIG", &stranger, "http.adr", "did you mean SWITCHBOARD_HTTP_ADDR (http.addr)"),
         ("SWITCHBOARD_CONFIG", &mistyped, "SWITCHBOARD_DATABASE_MAX_CONNECTIONS", "many"),
     ];
@@ -103,12 +110,12 @@ fn the_effective_settings_are_printed_without_secrets() {
     environment.extend([
         ("DATABASE_URL", "postgres://app:hunter2@db/switchboard".to_owned()),
         ("REDIS_URL", "redis://:hunter2@cache:6379/0".to_owned()),
-        ("SWITCHBOARD_MANGO_API_KEY", "hunter2-key".to_owned()),
-        ("SWITCHBOARD_MANGO_API_SALT", "hunter2-salt".to_owned()),
+        ("SWITCHBOARD_GENERIC_SECRET", GENERIC_SECRET.to_owned()),
+        ("SWITCHBOARD_PRIVACY_PASSPORT_KEY", PASSPORT_KEY.to_owned()),
         ("SWITCHBOARD_LIMITS_LOGIN_IP", "7/min".to_owned()),
     ]);
     let shown = process::run(&["config"], &environment, b"").success();
-    assert!(!shown.contains("hunter2") && !shown.contains(SECRET), "{shown}");
+    assert!(!shown.contains("hunter2") && SECRETS.iter().all(|secret| !shown.contains(secret)), "{shown}");
     for line in [
         "url = \"<redacted>\"  # DATABASE_URL",
         "url = \"<redacted>\"  # REDIS_URL",
@@ -203,6 +210,9 @@ async fn a_created_user_can_sign_in() {
         assert!(line.contains(expected), "{arguments}: {line}");
     }
     assert_eq!(app.database.count("SELECT count(*) FROM users").await, 3);
+    let told = "SELECT count(*) FROM audit_log JOIN users ON users.id = subject_id AND users.role = detail->>'role'
+                 WHERE action = 'user_created' AND via = 'cli' AND actor_id IS NULL";
+    assert_eq!(app.database.count(told).await, 3);
 }
 
 async fn migrate(database: &TestDatabase) -> Outcome {

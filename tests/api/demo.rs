@@ -62,6 +62,10 @@ async fn a_demo_survives_being_stopped_and_being_killed() {
     let city = operator.get("/api/v1/dictionaries/cities").await.expect(200)[0]["code"].as_str().unwrap().to_owned();
     let request = operator.create_request(&city, "+79161234567").await;
     let path = format!("/api/v1/requests/{}", request["id"]);
+    let (admin, password_of_admin) = user("admin");
+    let admin = sign_in(&server, &admin, &password_of_admin).await;
+    let told = admin.all("/api/v1/security/audit-log?action=user_created").await;
+    assert_eq!(told.len(), credentials["users"].as_array().unwrap().len());
     let welcome = server.errors();
     assert!(welcome.contains(&format!("http://{}/docs", server.public)), "{welcome}");
     assert!(!welcome.contains(&password), "a password is on a standard error that is no terminal");

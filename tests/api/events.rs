@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::support::{
-    KAZAN, MOSCOW, TestApp,
+    JWT_SECRET, KAZAN, MOSCOW, PEPPER, TestApp,
     actor::Actor,
     config, eventually,
     process::Server,
@@ -342,11 +342,10 @@ async fn streams_end_at_once_when_the_server_stops() {
 async fn a_process_with_listeners_stops_as_soon_as_one_without() {
     let app = TestApp::start().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
-    let secret = "0123456789abcdef0123456789abcdef".to_owned();
     let environment = [
         ("DATABASE_URL", app.database.url()),
-        ("SWITCHBOARD_JWT_SECRET", secret.clone()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", secret),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
     ];
     let server = tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap();
     let listener = Actor::sign_in(&format!("http://{}", server.public), user.id, &user.login).await;

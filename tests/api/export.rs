@@ -10,8 +10,8 @@ use switchboard::{
 };
 
 use crate::support::{
-    MOSCOW, PASSWORD, TestApp, actor::Actor, config, database::TestDatabase, eventually, found_company,
-    metrics::Scrape, process::Server,
+    JWT_SECRET, MOSCOW, PASSWORD, PEPPER, TestApp, actor::Actor, config, database::TestDatabase, eventually,
+    found_company, metrics::Scrape, process::Server,
 };
 
 /// Many service requests of Moscow, newest last, with long texts, and one of Kazan.
@@ -102,8 +102,7 @@ async fn a_long_export_takes_little_memory() {
     const ROWS: u32 = 20_000;
     let database = TestDatabase::create().await;
     found_company(&database).await;
-    let secret = Secret::new("fedcba9876543210fedcba9876543210");
-    let hash = passwords::hash(&secret, 4, PASSWORD).unwrap();
+    let hash = passwords::hash(&Secret::new(PEPPER), 4, PASSWORD).unwrap();
     database
         .execute(&format!(
             "INSERT INTO users (login, password_hash, name, role, created_at) VALUES ('admin', '{hash}', 'x', 'admin', now());
@@ -115,8 +114,8 @@ async fn a_long_export_takes_little_memory() {
         .await;
     let environment = [
         ("DATABASE_URL", database.url()),
-        ("SWITCHBOARD_JWT_SECRET", secret.expose().to_owned()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", secret.expose().to_owned()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
     ];
     let server = tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap();
     let admin = Actor::sign_in(&format!("http://{}", server.public), 0, "admin").await;
@@ -136,6 +135,8 @@ async fn a_long_export_takes_little_memory() {
         }
     }
     assert_eq!(lines, ROWS as usize + 1);
+    let told = "SELECT count(*) FROM audit_log WHERE action = 'requests_exported' AND trace_id IS NOT NULL";
+    assert_eq!(database.count(told).await, 2);
     let (taken, sent) = ((most - before) / f64::from(1 << 20), bytes >> 20);
     assert!(taken < 16.0, "{taken} MiB taken to send {sent} MiB");
 }

@@ -250,6 +250,8 @@ async fn of_5000_rows_37_are_bad_and_explained_and_twice_is_once() {
         !first.stdout.contains("Клиент") && !first.stderr.contains("Клиент"),
         "personal data in the log: {first:?}"
     );
+    let told = "SELECT sum((detail->>'rows')::bigint)::bigint FROM audit_log WHERE via = 'cli' AND action = 'imported' AND subject = 'requests'";
+    assert_eq!(database.count(told).await, 4963);
     let rejects = fs::read(files.path().join("requests.rejects.csv")).unwrap();
     let rejects = String::from_utf8_lossy(&rejects).into_owned();
     assert!(rejects.starts_with(&format!("\u{feff}line;reason;{HEADING}\r\n")), "{}", &rejects[..200]);

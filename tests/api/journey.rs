@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use switchboard::{auth::passwords, config::Secret};
 
 use crate::support::{
-    MANGO_KEY, MANGO_SALT, MOSCOW, MOSCOW_LINE, PASSWORD,
+    JWT_SECRET, MANGO_KEY, MANGO_SALT, MOSCOW, MOSCOW_LINE, PASSWORD, PEPPER,
     actor::Actor,
     database::TestDatabase,
     metrics::Scrape,
@@ -18,13 +18,12 @@ use crate::support::{
     telephony::Call,
 };
 
-const SECRET: &str = "fedcba9876543210fedcba9876543210";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// A company in the database before the server starts: one city, one line, one of each role.
 async fn found(database: &TestDatabase) {
     let mut connection = database.connect().await;
-    let hash = passwords::hash(&Secret::new(SECRET), 4, PASSWORD).unwrap();
+    let hash = passwords::hash(&Secret::new(PEPPER), 4, PASSWORD).unwrap();
     sqlx::query(
         "WITH city AS (INSERT INTO cities (code, name_ru, name_en, timezone) VALUES ($1, 'Москва', 'Moscow', 'Europe/Moscow') RETURNING id),
               campaign AS (INSERT INTO advertising_campaigns (city_id, code, name) SELECT id, 'ads', 'Ads' FROM city RETURNING id),
@@ -55,8 +54,8 @@ async fn from_a_ringing_phone_to_done() {
     let (collector, otlp) = Collector::start().await;
     let environment = [
         ("DATABASE_URL", database.url()),
-        ("SWITCHBOARD_JWT_SECRET", SECRET.to_owned()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", SECRET.to_owned()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
         ("SWITCHBOARD_MANGO_API_KEY", MANGO_KEY.to_owned()),
         ("SWITCHBOARD_MANGO_API_SALT", MANGO_SALT.to_owned()),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}")),
@@ -217,7 +216,7 @@ async fn assert_traces(collector: &Collector, id: i64) {
     assert!(effects.iter().any(|span| span.name == "INSERT calls" && span.trace_id == worker.trace_id));
     // Values stay out of traces.
     let everything = format!("{effects:?}");
-    for secret in ["79161234567", "Olga", "Tverskaya", PASSWORD, SECRET, MANGO_SALT] {
+    for secret in ["79161234567", "Olga", "Tverskaya", PASSWORD, JWT_SECRET, PEPPER, MANGO_SALT] {
         assert!(!everything.contains(secret), "{secret} is in a span; request {id}");
     }
 }
@@ -238,7 +237,7 @@ fn assert_log(log: &[Value], operator: i64) {
     let conflict = log.iter().find(|line| line["status"] == 409).unwrap();
     assert_eq!(conflict["error_code"], "transition_not_allowed");
     let text = format!("{log:?}");
-    for secret in ["79161234567", "Olga", "Tverskaya", PASSWORD, SECRET, MANGO_SALT, "Bearer"] {
+    for secret in ["79161234567", "Olga", "Tverskaya", PASSWORD, JWT_SECRET, PEPPER, MANGO_SALT, "Bearer"] {
         assert!(!text.contains(secret), "{secret} is in the log");
     }
 }

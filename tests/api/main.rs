@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod auth;
 mod authorisation;
 mod backup;
@@ -38,6 +39,7 @@ mod reports;
 mod requests;
 mod retention;
 mod scope;
+mod security;
 mod serve;
 mod simulate;
 mod sla;

@@ -15,8 +15,8 @@ use switchboard::{
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    MOSCOW, PASSWORD, TestApp, actor::Actor, config, database::TestDatabase, eventually, found_company,
-    metrics::Scrape, process::Server,
+    JWT_SECRET, MOSCOW, PASSWORD, PEPPER, TestApp, actor::Actor, config, database::TestDatabase, eventually,
+    found_company, metrics::Scrape, process::Server,
 };
 
 async fn replicas() -> [TestApp; 2] {
@@ -132,11 +132,11 @@ async fn when_the_elected_replica_dies_the_other_takes_over() {
 const ROUND: Duration = Duration::from_secs(2);
 
 /// A server of its own over `database`, in a process that can be killed.
-async fn process(database: &TestDatabase, secret: &str) -> Server {
+async fn process(database: &TestDatabase) -> Server {
     let environment = [
         ("DATABASE_URL", database.url()),
-        ("SWITCHBOARD_JWT_SECRET", secret.to_owned()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", secret.to_owned()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
         ("SWITCHBOARD_COLLECTOR_INTERVAL_MS", ROUND.as_millis().to_string()),
     ];
     tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap()
@@ -149,15 +149,14 @@ async fn rounds(server: &Server) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_replica_is_replaced_within_one_interval_and_its_listeners_go_on_elsewhere() {
-    let secret = "fedcba9876543210fedcba9876543210";
     let database = TestDatabase::create().await;
     found_company(&database).await;
-    let hash = passwords::hash(&Secret::new(secret), 4, PASSWORD).unwrap();
+    let hash = passwords::hash(&Secret::new(PEPPER), 4, PASSWORD).unwrap();
     let admin = format!(
         "INSERT INTO users (login, password_hash, name, role, created_at) VALUES ('admin', '{hash}', 'x', 'admin', now())"
     );
     database.execute(&admin).await;
-    let [first, second] = [process(&database, secret).await, process(&database, secret).await];
+    let [first, second] = [process(&database).await, process(&database).await];
     let at = |server: &Server| format!("http://{}", server.public);
     let here = Actor::sign_in(&at(&first), 0, "admin").await;
     let there = here.at(&at(&second));

@@ -266,6 +266,48 @@ async fn events_and_sessions_go_after_their_days_and_zero_is_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tries_to_sign_in_and_the_audit_log_go_after_their_days() {
+    let mut config = config();
+    config.retention.batch_rows = 2;
+    let app = TestApp::start_with(config).await;
+    // Ages in seconds, around the edge of each.
+    let rows = "INSERT INTO login_attempts (at, address, result)
+                SELECT '2026-06-01T07:00:00Z'::timestamptz - age * interval '1 second', '203.0.113.7', 'rejected'
+                  FROM unnest(ARRAY[0, 2592000, 2592001, 2592002, 9999999]) age;
+                INSERT INTO login_failures (login_key, address, failures, last_at)
+                SELECT decode(repeat('ab', 32), 'hex'), '203.0.113.' || age, 1,
+                       '2026-06-01T07:00:00Z'::timestamptz - age * interval '1 second'
+                  FROM unnest(ARRAY[0, 172800, 172801, 200000, 300000]) age;
+                INSERT INTO audit_log (at, via, action, subject, address)
+                SELECT '2026-06-01T07:00:00Z'::timestamptz - age * interval '1 second', 'cli', 'imported', 'users', '203.0.113.7'
+                  FROM unnest(ARRAY[0, 94608000, 94608001, 94608002, 99999999]) age;
+                INSERT INTO users (login, password_hash, name, role, created_at) VALUES ('olga', 'x', 'x', 'operator', now());
+                INSERT INTO sessions (id, user_id, token_version, created_at, refreshed_at, expires_at)
+                SELECT lpad(age::text, 32, '0'), (SELECT max(id) FROM users), 1, '2026-01-01', '2026-01-01',
+                       '2026-06-01T07:00:00Z'::timestamptz - age * interval '1 second'
+                  FROM unnest(ARRAY[2592000, 2592001]) age;
+                INSERT INTO refresh_tokens (hash, session_id)
+                SELECT sha256((id || n)::bytea), id FROM sessions, generate_series(1, 5) n";
+    app.database.execute(rows).await;
+    sweep(&app).await.unwrap();
+    let left = async |table: &str| app.database.count(&format!("SELECT count(*) FROM {table}")).await;
+    assert_eq!(left("login_attempts WHERE address = '203.0.113.7'").await, 2);
+    assert_eq!(left("login_failures").await, 2);
+    assert_eq!(left("audit_log").await, 2);
+    assert_eq!((left("sessions").await, left("refresh_tokens").await), (1, 5));
+    let scrape = app.scrape().await;
+    for (table, rows) in [
+        ("login_attempts", 3.0),
+        ("login_failures", 3.0),
+        ("audit_log", 3.0),
+        ("sessions", 1.0),
+        ("refresh_tokens", 5.0),
+    ] {
+        assert_eq!(scrape.value(&format!("switchboard_retention_rows_total{{table=\"{table}\"}}")), rows, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_report_on_calls_stays_what_it_was() {
     let app = TestApp::start().await;
     let admin = app.actor(Role::Admin, &[]).await;

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{actor::Actor, database::TestDatabase, eventually, metrics::Scrape, process::Server};
-
-const SECRET: &str = "fedcba9876543210fedcba9876543210";
+use crate::support::{
+    JWT_SECRET, PEPPER, actor::Actor, database::TestDatabase, eventually, metrics::Scrape, process::Server,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_logs_and_counters_of_a_process_agree() {
     let database = TestDatabase::create().await;
     let environment = [
         ("DATABASE_URL", database.url()),
-        ("SWITCHBOARD_JWT_SECRET", SECRET.to_owned()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", SECRET.to_owned()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
     ];
     let server = tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap();
     let stranger = Actor::stranger(&format!("http://{}", server.public));

@@ -34,6 +34,10 @@ use switchboard::{
 
 use self::{actor::Actor, database::TestDatabase, files::TempDir, metrics::Scrape};
 
+/// Of every server here, so that what one signs or hashes another accepts.
+pub const JWT_SECRET: &str = "7c4f19e2a86d03b5f1c89e6d2b7a4035";
+pub const PEPPER: &str = "e05d83b1c947f62a1d58b09e3f7c26a4";
+pub const PASSPORT_KEY: &str = "3fa9c05e718b24d6e5c01f97b83a642d90d7e2164bc8a35f5e1b7402c9f68d3a";
 pub const PASSWORD: &str = "correct horse battery";
 pub const MANGO_KEY: &str = "test-mango-key";
 pub const MANGO_SALT: &str = "test-mango-salt";
@@ -63,9 +67,8 @@ pub struct TestApp {
 
 /// Test settings; a test may change them before the server starts.
 pub fn config() -> Config {
-    let secret = |name: &str| (name.to_owned(), "0123456789abcdef0123456789abcdef".to_owned());
-    let environment = [secret("SWITCHBOARD_JWT_SECRET"), secret("SWITCHBOARD_PASSWORD_PEPPER")];
-    let mut config = Settings::read(None, environment).unwrap().config().unwrap();
+    let secrets = process::secrets().map(|(name, value)| (name.to_owned(), value));
+    let mut config = Settings::read(None, secrets).unwrap().config().unwrap();
     // Not what validate() lets through: a cost of 12 would make the suite sleep for minutes.
     config.password.cost = 4;
     config.password.queue_timeout_ms = 10_000;
@@ -73,7 +76,7 @@ pub fn config() -> Config {
     config.jwt.ttl_s = 43_200;
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     config.http.insecure_cookies = true;
-    config.privacy.passport_key = Secret::new("0123456789abcdef".repeat(4));
+    config.privacy.passport_key = Secret::new(PASSPORT_KEY);
     config.mango.api_key = Secret::new(MANGO_KEY);
     config.mango.api_salt = Secret::new(MANGO_SALT);
     config.generic.secret = Secret::new(GENERIC_SECRET);

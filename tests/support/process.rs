@@ -15,6 +15,8 @@ use nix::{
 };
 use serde_json::Value;
 
+use super::{JWT_SECRET, PEPPER};
+
 const STARTUP: Duration = Duration::from_mins(1);
 /// A child that does not stop by then is killed and the test fails.
 const SHUTDOWN: Duration = Duration::from_secs(30);
@@ -22,6 +24,11 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[expect(clippy::disallowed_methods, reason = "these functions block by nature; callers give them a thread")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(50));
+}
+
+/// What no server starts without.
+pub fn secrets() -> [(&'static str, String); 2] {
+    [("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()), ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned())]
 }
 
 /// `switchboard` with a clean environment.

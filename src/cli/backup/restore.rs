@@ -15,6 +15,7 @@ use super::{
     postgres::{self, Programs},
 };
 use crate::{
+    audit::{AuditAction, AuditSubject, Via},
     cli::{database, progress},
     clock::Clock,
     config::Config,
@@ -124,6 +125,7 @@ async fn replace(
     };
     pg.execute("ANALYZE").await?;
     let content = postgres::content(&mut pg).await?;
+    note(&mut pg).await?;
     pg.close().await?;
     spinner.finish_and_clear();
     if let Some(aside) = aside {
@@ -158,6 +160,17 @@ async fn clear(pg: &mut PgConnection) -> anyhow::Result<()> {
             LOOP EXECUTE statement; END LOOP;
         END $$";
     pg.execute(sql).await.context("the database could not be emptied")?;
+    Ok(())
+}
+
+/// Says in the audit log that it was replaced too. A schema that is older than the log has none.
+async fn note(pg: &mut PgConnection) -> anyhow::Result<()> {
+    if sqlx::query_scalar("SELECT to_regclass('audit_log') IS NOT NULL").fetch_one(&mut *pg).await? {
+        let sql = "INSERT INTO audit_log (at, via, action, subject) VALUES ($1, $2, $3, $4)";
+        let query = sqlx::query(sql).bind(Clock::System.now()).bind(Via::Cli.as_str());
+        let query = query.bind(AuditAction::DatabaseRestored.as_str()).bind(AuditSubject::Database.as_str());
+        query.execute(pg).await?;
+    }
     Ok(())
 }
 

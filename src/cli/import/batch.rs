@@ -13,6 +13,7 @@ use super::{
     table::{Column, Row, Table},
 };
 use crate::{
+    audit::{self, AuditAction, AuditSubject, By},
     db::{Conn, Db, DbError, Tx},
     telemetry::labels::SqlstateClass,
 };
@@ -23,6 +24,8 @@ pub(super) trait Import {
     type Item;
     /// As in the command and in the database.
     const KIND: &'static str;
+    /// Where its rows go.
+    const SUBJECT: AuditSubject;
     /// What a file of this kind may have.
     const COLUMNS: &'static [Column];
 
@@ -164,6 +167,10 @@ async fn store_batch<I: Import>(
     run.rejected += count(rejects.len());
     store::reject(&mut tx, &run, &rejects).await?;
     store::advance(&mut tx, &run).await?;
+    if accepted > 0 {
+        let entry = audit::Entry::of_many(AuditAction::Imported, I::SUBJECT).with("rows", accepted);
+        audit::record(&mut tx, By::CLI, entry, context.now).await?;
+    }
     tx.commit().await?;
     Ok(run)
 }

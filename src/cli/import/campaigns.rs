@@ -7,6 +7,7 @@ use super::{
     table::{Column, fold},
 };
 use crate::{
+    audit::AuditSubject,
     db::{Conn, DbError, DbOperation},
     phone,
 };
@@ -31,6 +32,7 @@ pub(super) struct Campaigns;
 impl Import for Campaigns {
     type Item = Campaign;
     const KIND: &'static str = "campaigns";
+    const SUBJECT: AuditSubject = AuditSubject::Campaigns;
     const COLUMNS: &'static [Column] = &[
         Column { name: "number", also: &["Номер", "id", "№"], required: true },
         Column {

@@ -9,6 +9,7 @@ use super::{
     table::Column,
 };
 use crate::{
+    audit::AuditSubject,
     auth::{
         Role,
         store::{NewUser, create_user},
@@ -37,6 +38,7 @@ pub(super) struct Masters;
 impl Import for Masters {
     type Item = Master;
     const KIND: &'static str = "masters";
+    const SUBJECT: AuditSubject = AuditSubject::Users;
     const COLUMNS: &'static [Column] = &[
         Column { name: "number", also: &["Номер", "id", "№"], required: true },
         Column { name: "name", also: &["Имя", "ФИО", "Мастер"], required: true },

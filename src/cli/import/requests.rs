@@ -11,6 +11,7 @@ use super::{
     table::Column,
 };
 use crate::{
+    audit::AuditSubject,
     db::{Conn, DbError, DbOperation},
     requests::{model::Source, state::Status},
 };
@@ -72,6 +73,7 @@ pub(super) struct Requests;
 impl Import for Requests {
     type Item = Request;
     const KIND: &'static str = "requests";
+    const SUBJECT: AuditSubject = AuditSubject::Requests;
     const COLUMNS: &'static [Column] = &[
         column("number", &["Номер", "id", "№"], true),
         column("created_at", &["Дата создания", "Создана"], true),

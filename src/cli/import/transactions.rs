@@ -13,7 +13,10 @@ use super::{
     store,
     table::Column,
 };
-use crate::db::{Conn, DbError, DbOperation};
+use crate::{
+    audit::AuditSubject,
+    db::{Conn, DbError, DbOperation},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -45,6 +48,7 @@ pub(super) struct Transactions;
 impl Import for Transactions {
     type Item = Transaction;
     const KIND: &'static str = "transactions";
+    const SUBJECT: AuditSubject = AuditSubject::Transactions;
     const COLUMNS: &'static [Column] = &[
         Column { name: "number", also: &["Номер", "id", "№"], required: true },
         Column { name: "at", also: &["Дата", "Дата создания", "date"], required: true },

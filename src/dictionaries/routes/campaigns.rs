@@ -6,6 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{tagged, taken};
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::CampaignManager,
     dictionaries::{
         bodies::{NewCampaign, NewNumber, PatchCampaign},
@@ -53,7 +54,7 @@ async fn create_campaign(
     }
     errors.into_result()?;
     let mut tx = app.db.begin().await?;
-    let found = city_ids(&mut tx, &[body.city]).await?;
+    let found = city_ids(&mut tx, std::slice::from_ref(&body.city)).await?;
     // A city of somebody else is as unknown as one that does not exist.
     let city_id = found.into_iter().flatten().find(|city| caller.may_act_in(*city));
     let city_id = city_id.ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
@@ -62,6 +63,11 @@ async fn create_campaign(
         store::insert_number(&mut tx, id, &number).await.map_err(taken)?;
     }
     let campaign = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+    let entry = Entry::new(AuditAction::CampaignCreated, AuditSubject::Campaigns, id)
+        .with("code", body.code)
+        .with("city", body.city)
+        .with("numbers", campaign.numbers.len());
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::CREATED, campaign.version, campaign))
 }
@@ -89,9 +95,13 @@ async fn edit_campaign(
     let mut tx = app.db.begin().await?;
     let mut campaign = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(campaign.version)?;
+    let entry = Entry::new(AuditAction::CampaignChanged, AuditSubject::Campaigns, id)
+        .field("name", body.name.as_ref().is_some_and(|name| *name != campaign.name))
+        .change("active", campaign.active, body.active.unwrap_or(campaign.active));
     campaign.name = body.name.unwrap_or(campaign.name);
     campaign.active = body.active.unwrap_or(campaign.active);
     campaign.version = store::save(&mut tx, id, &campaign.name, campaign.active).await?;
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::OK, campaign.version, campaign))
 }
@@ -118,6 +128,9 @@ async fn remove_campaign(
     let campaign = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(campaign.version)?;
     store::save(&mut tx, id, &campaign.name, false).await?;
+    let entry =
+        Entry::new(AuditAction::CampaignChanged, AuditSubject::Campaigns, id).change("active", campaign.active, false);
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -147,8 +160,10 @@ async fn add_number(
     let mut tx = app.db.begin().await?;
     let campaign = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(campaign.version)?;
-    store::insert_number(&mut tx, id, &number).await.map_err(taken)?;
+    let number_id = store::insert_number(&mut tx, id, &number).await.map_err(taken)?;
     store::save(&mut tx, id, &campaign.name, campaign.active).await?;
+    let entry = Entry::new(AuditAction::CampaignNumberAdded, AuditSubject::Campaigns, id).with("number_id", number_id);
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     let campaign = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::CREATED, campaign.version, campaign))
@@ -182,6 +197,9 @@ async fn remove_number(
         return Err(error::NOT_FOUND.into());
     }
     store::save(&mut tx, id, &campaign.name, campaign.active).await?;
+    let entry =
+        Entry::new(AuditAction::CampaignNumberRemoved, AuditSubject::Campaigns, id).with("number_id", number_id);
+    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(StatusCode::NO_CONTENT)
 }

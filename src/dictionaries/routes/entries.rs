@@ -7,6 +7,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{tagged, taken};
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::DictionaryManager,
     db::Conn,
     dictionaries::{
@@ -38,6 +39,21 @@ pub fn router() -> OpenApiRouter<App> {
 /// Codes that the ledger itself writes.
 const LEDGER: [&str; 3] = ["income", "expense", "reversal"];
 
+/// What the audit log says about a new entry.
+fn created(subject: AuditSubject, id: i64, code: &str) -> Entry {
+    Entry::new(AuditAction::DictionaryEntryCreated, subject, id).with("code", code)
+}
+
+/// What it says about a changed one, of whichever kind.
+macro_rules! changed {
+    ($subject:ident, $before:ident, $entry:ident) => {
+        Entry::new(AuditAction::DictionaryEntryChanged, AuditSubject::$subject, $entry.id)
+            .field("name_ru", $entry.name_ru != $before.name_ru)
+            .field("name_en", $entry.name_en != $before.name_en)
+            .change("active", $before.active, $entry.active)
+    };
+}
+
 fn set<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *field = value;
@@ -65,13 +81,15 @@ async fn check_timezone(db: &mut Conn, name: &str) -> Result<(), AppError> {
     (status = 422, description = "A field is not valid", body = Problem),
 ))]
 async fn create_city(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewCity>,
 ) -> Result<Response, AppError> {
     let mut tx = app.db.begin().await?;
     check_timezone(&mut tx, &body.timezone).await?;
     let entry = store::insert_city(&mut tx, &body).await.map_err(taken)?;
+    let note = created(AuditSubject::Cities, entry.id, &entry.code);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     // Its counters start at 0, so that the first request counts.
     app.metrics.seed_dictionaries([entry.code.as_str()], []);
@@ -91,7 +109,7 @@ async fn create_city(
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]
 async fn edit_city(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -101,6 +119,7 @@ async fn edit_city(
     let mut tx = app.db.begin().await?;
     let mut entry = store::lock_city(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(entry.version)?;
+    let before = entry.clone();
     if let Some(timezone) = body.timezone.filter(|timezone| *timezone != entry.timezone) {
         check_timezone(&mut tx, &timezone).await?;
         entry.timezone = timezone;
@@ -109,6 +128,8 @@ async fn edit_city(
     set(&mut entry.name_en, body.name_en);
     set(&mut entry.active, body.active);
     entry.version = store::save_city(&mut tx, &entry).await?;
+    let note = changed!(Cities, before, entry).change("timezone", before.timezone, entry.timezone.clone());
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::OK, entry.version, entry))
 }
@@ -123,12 +144,14 @@ async fn edit_city(
     (status = 422, description = "A field is not valid", body = Problem),
 ))]
 async fn create_request_type(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewItem>,
 ) -> Result<Response, AppError> {
     let mut tx = app.db.begin().await?;
     let entry = store::insert_request_type(&mut tx, &body).await.map_err(taken)?;
+    let note = created(AuditSubject::RequestTypes, entry.id, &entry.code);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     app.metrics.seed_dictionaries([], [entry.code.as_str()]);
     Ok(tagged(StatusCode::CREATED, entry.version, entry))
@@ -147,7 +170,7 @@ async fn create_request_type(
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]
 async fn edit_request_type(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -157,10 +180,13 @@ async fn edit_request_type(
     let mut tx = app.db.begin().await?;
     let mut entry = store::lock_request_type(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(entry.version)?;
+    let before = entry.clone();
     set(&mut entry.name_ru, body.name_ru);
     set(&mut entry.name_en, body.name_en);
     set(&mut entry.active, body.active);
     entry.version = store::save_request_type(&mut tx, &entry).await?;
+    let note = changed!(RequestTypes, before, entry);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::OK, entry.version, entry))
 }
@@ -175,12 +201,14 @@ async fn edit_request_type(
     (status = 422, description = "A field is not valid", body = Problem),
 ))]
 async fn create_direction(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewItem>,
 ) -> Result<Response, AppError> {
     let mut tx = app.db.begin().await?;
     let entry = store::insert_direction(&mut tx, &body).await.map_err(taken)?;
+    let note = created(AuditSubject::Directions, entry.id, &entry.code);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::CREATED, entry.version, entry))
 }
@@ -198,7 +226,7 @@ async fn create_direction(
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]
 async fn edit_direction(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -208,10 +236,13 @@ async fn edit_direction(
     let mut tx = app.db.begin().await?;
     let mut entry = store::lock_direction(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(entry.version)?;
+    let before = entry.clone();
     set(&mut entry.name_ru, body.name_ru);
     set(&mut entry.name_en, body.name_en);
     set(&mut entry.active, body.active);
     entry.version = store::save_direction(&mut tx, &entry).await?;
+    let note = changed!(Directions, before, entry);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::OK, entry.version, entry))
 }
@@ -226,12 +257,14 @@ async fn edit_direction(
     (status = 422, description = "A field is not valid", body = Problem),
 ))]
 async fn create_transaction_type(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewTransactionType>,
 ) -> Result<Response, AppError> {
     let mut tx = app.db.begin().await?;
     let entry = store::insert_transaction_type(&mut tx, &body).await.map_err(taken)?;
+    let note = created(AuditSubject::TransactionTypes, entry.id, &entry.code).with("sign", entry.sign);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::CREATED, entry.version, entry))
 }
@@ -250,7 +283,7 @@ async fn create_transaction_type(
     (status = 428, description = "If-Match is missing", body = Problem),
 ))]
 async fn edit_transaction_type(
-    _: DictionaryManager,
+    caller: DictionaryManager,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -260,6 +293,7 @@ async fn edit_transaction_type(
     let mut tx = app.db.begin().await?;
     let mut entry = store::lock_transaction_type(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(entry.version)?;
+    let before = entry.clone();
     if body.active == Some(false) && LEDGER.contains(&entry.code.as_str()) {
         return Err(error::CONFLICT.because("The ledger itself writes transactions of this type."));
     }
@@ -267,6 +301,8 @@ async fn edit_transaction_type(
     set(&mut entry.name_en, body.name_en);
     set(&mut entry.active, body.active);
     entry.version = store::save_transaction_type(&mut tx, &entry).await?;
+    let note = changed!(TransactionTypes, before, entry);
+    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
     commit(&app, tx).await?;
     Ok(tagged(StatusCode::OK, entry.version, entry))
 }

@@ -74,15 +74,18 @@ pub async fn save(db: &mut Conn, id: i64, name: &str, active: bool) -> Result<i3
     telemetry.run(DbOperation::DictionaryUpdate, query.fetch_one(pg)).await
 }
 
-/// Gives a campaign a number.
+/// Gives a campaign a number; its id.
 ///
 /// # Errors
 /// As the database; a number that is taken violates `campaign_numbers_phone_e164_key`.
-pub async fn insert_number(db: &mut Conn, campaign_id: i64, phone_e164: &str) -> Result<(), DbError> {
+pub async fn insert_number(db: &mut Conn, campaign_id: i64, phone_e164: &str) -> Result<i64, DbError> {
     let (pg, telemetry) = db.parts();
-    let query =
-        sqlx::query!("INSERT INTO campaign_numbers (campaign_id, phone_e164) VALUES ($1, $2)", campaign_id, phone_e164);
-    telemetry.run(DbOperation::CampaignNumberInsert, query.execute(pg)).await.map(drop)
+    let query = sqlx::query_scalar!(
+        "INSERT INTO campaign_numbers (campaign_id, phone_e164) VALUES ($1, $2) RETURNING id",
+        campaign_id,
+        phone_e164
+    );
+    telemetry.run(DbOperation::CampaignNumberInsert, query.fetch_one(pg)).await
 }
 
 /// Takes a number from a campaign; `false` when it has no such number. Calls keep the line they came

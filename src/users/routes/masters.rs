@@ -6,6 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{created, filter, position, tagged};
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::{
         Action, Caller, Scope,
         caller::{MasterEditor, MasterManager, MasterReader},
@@ -85,6 +86,7 @@ async fn create_master(
 async fn read_master(caller: MasterReader, State(app): State<App>, Id(id): Id) -> Result<Response, AppError> {
     let mut db = app.db.acquire().await?;
     let person = store::by_id(&mut db, &caller, Kind::Master, id).await?.ok_or(error::NOT_FOUND)?;
+    drop(db);
     let sealed = if manages(&caller) { person.passport.clone() } else { None };
     let mut view = Master::new(person, sees_details(&caller));
     if let (Some(details), Some(sealed), Some(vault)) = (&mut view.details, &sealed, &app.passports) {
@@ -93,6 +95,13 @@ async fn read_master(caller: MasterReader, State(app): State<App>, Id(id): Id) -
             .open(id, sealed)
             .inspect_err(|error| tracing::error!(user.id = id, error = %error, "a passport does not open"))
             .ok();
+    }
+    if view.details.as_ref().is_some_and(|details| details.passport.is_some()) {
+        // Nobody gets to see one without a trace.
+        let mut tx = app.db.begin().await?;
+        let entry = Entry::new(AuditAction::PassportRead, AuditSubject::Users, id);
+        audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
+        tx.commit().await?;
     }
     Ok(tagged(view.version, view))
 }

@@ -50,7 +50,7 @@ pub const LISTS: &[(&str, &str)] = &[
 ];
 
 /// What is asked: the path, and the body of a JSON request.
-type Question = (String, Option<Value>);
+pub type Question = (String, Option<Value>);
 
 pub struct World {
     pub app: TestApp,
@@ -265,6 +265,7 @@ impl World {
                 Some(json!({ "code": format!("new_{}", number()), "name_ru": "Новое", "name_en": "New" }))
             }
             ("PATCH", path) if path.starts_with("dictionaries/") => Some(json!({ "name_en": "Renamed" })),
+            ("POST", "security/unlock") => Some(json!({ "login": self.admin().login })),
             ("PATCH" | "PUT", "sla/policies/{id}") => Some(json!({ "target_s": 1200 })),
             // A form: `attempt` sends it.
             ("POST", "requests/{id}/files" | "transactions/{id}/files") => None,
@@ -275,7 +276,11 @@ impl World {
 
     /// Does `operation` as well as it can be done, about something of that place.
     pub async fn attempt(&self, operation: &Operation, role: Role, actor: &Actor, place: Place) -> Answer {
-        let (path, body) = self.question(operation, role, actor, place).await;
+        self.ask(operation, actor, self.question(operation, role, actor, place).await).await
+    }
+
+    /// Asks a question that was prepared.
+    pub async fn ask(&self, operation: &Operation, actor: &Actor, (path, body): Question) -> Answer {
         let request = actor.request(operation.method.clone(), &path).header("if-match", "*");
         let request = match body {
             Some(body) => request.json(&body),

@@ -12,7 +12,9 @@ use serde_json::json;
 use switchboard::auth::Role;
 
 use super::{FORM, field, form, nothing_is_left, photo, png, request, rows, upload};
-use crate::support::{MOSCOW, TestApp, actor::Actor, config, eventually, files::TempDir, process::Server};
+use crate::support::{
+    JWT_SECRET, MOSCOW, PEPPER, TestApp, actor::Actor, config, eventually, files::TempDir, process::Server,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_proper_upload_leaves_nothing() {
@@ -145,11 +147,10 @@ async fn a_disk_that_fills_up_during_an_upload_keeps_nothing_of_it() {
     let operator = app.actor(Role::Operator, &[MOSCOW]).await;
     let (id, path) = request(&operator).await;
     let data = TempDir::create();
-    let secret = || "0123456789abcdef0123456789abcdef".to_owned();
     let environment = [
         ("DATABASE_URL", app.database.url()),
-        ("SWITCHBOARD_JWT_SECRET", secret()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", secret()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
         ("SWITCHBOARD_DATA_DIR", data.text()),
     ];
     let server = tokio::task::spawn_blocking(move || Server::start_on_a_small_disk(&environment)).await.unwrap();

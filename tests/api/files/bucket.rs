@@ -15,7 +15,7 @@ use axum::{
 use switchboard::auth::Role;
 
 use super::{part, photo, png, request, upload};
-use crate::support::{MOSCOW, TestApp, actor::Actor, process::Server};
+use crate::support::{JWT_SECRET, MOSCOW, PEPPER, TestApp, actor::Actor, process::Server};
 
 #[derive(Default)]
 struct Bucket {
@@ -77,11 +77,10 @@ async fn files_lie_in_a_bucket_when_the_setting_says_so() {
     let app = TestApp::start().await;
     let admin = app.actor(Role::Admin, &[MOSCOW]).await;
     let (_, path) = request(&admin).await;
-    let secret = || "0123456789abcdef0123456789abcdef".to_owned();
     let environment = [
         ("DATABASE_URL", app.database.url()),
-        ("SWITCHBOARD_JWT_SECRET", secret()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", secret()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
         ("SWITCHBOARD_FILES_STORE", "s3://bucket/some/prefix".to_owned()),
         ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", "true".to_owned()),
