@@ -1,7 +1,12 @@
 //! Growing delays for whoever keeps failing to sign in: per login and address, so that a stranger who
 //! guesses locks out nobody but themselves.
 
-use crate::{app::App, error::AppError, http::client_ip::ClientIp};
+use crate::{
+    app::App,
+    db::{Conn, DbError, DbOperation},
+    error::AppError,
+    http::client_ip::ClientIp,
+};
 
 /// A try to sign in that may go on. It counts as a failure from the start, so that tries side by side
 /// cannot all be the first.
@@ -43,4 +48,14 @@ impl Attempt {
     /// Nobody looked at the password: it counts for nothing.
     #[expect(clippy::unused_async, reason = "a stub")]
     pub async fn not_looked_at(self, _app: &App) {}
+}
+
+/// Lifts the locks of a user, at all addresses; how many addresses had failed.
+///
+/// # Errors
+/// As the database.
+pub async fn unlock(db: &mut Conn, user_id: i64) -> Result<u64, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!("DELETE FROM login_failures WHERE user_id = $1", user_id);
+    telemetry.run(DbOperation::LoginUnlock, query.execute(pg)).await.map(|done| done.rows_affected())
 }
