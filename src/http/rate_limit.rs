@@ -1,5 +1,6 @@
 //! Rate limits: in Redis, on Redis' clock, one script for all replicas; without Redis, or while it does
-//! not answer, in this process, which then grants its part. Answers tell how each limit stands that was
+//! not answer, in this process, which then grants its part. Each of the two tells the other how empty a
+//! bucket is, so that an outage, or a Redis that has lost its data, gives nobody their actions back. Answers tell how each limit stands that was
 //! asked for them.
 
 mod local;
@@ -47,8 +48,8 @@ pub struct Limit {
 }
 
 /// [`Quota::take`] in Redis. `KEYS[1]`: when the bucket is full again, microseconds of Redis' clock. ARGV:
-/// interval and burst. Returns the verdict: wait, remaining, reset. What is no such number counts as a full
-/// bucket, and is overwritten.
+/// interval, burst, and how empty the bucket is at least. Returns the verdict: wait, remaining, reset. What is no
+/// such number counts as a full bucket, and is overwritten.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -58,7 +59,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
         local whole = interval * burst
         local stored = redis.pcall('GET', KEYS[1])
         local full_at = type(stored) == 'string' and stored:match('^%d+$') and tonumber(stored) or 0
-        local missing = math.min(math.max(full_at - now, 0), whole)
+        local missing = math.min(math.max(full_at - now, tonumber(ARGV[3])), whole)
         local wait = math.max(missing + interval - whole, 0)
         if wait == 0 then missing = missing + interval end
         if wait == 0 or full_at > now + whole then
@@ -103,9 +104,11 @@ impl Limit {
     async fn shared(&self, bucket: &str) -> Option<Verdict> {
         let redis = self.redis.as_ref()?;
         let mut call = TAKE.key(format!("{}:{bucket}", self.prefix));
-        call.arg(self.quota.interval).arg(self.quota.burst);
+        call.arg(self.quota.interval).arg(self.quota.burst).arg(self.local.ahead(bucket));
         let asked = redis.run(async |connection| call.invoke_async::<(u64, u32, u64)>(connection).await).await;
-        asked.ok().map(|(wait, remaining, reset)| Verdict { wait, remaining, reset })
+        let (wait, remaining, reset) = asked.ok()?;
+        self.local.follow(bucket, reset);
+        Some(Verdict { wait, remaining, reset })
     }
 }
 

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::Executor;
 use switchboard::{
@@ -15,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::support::{
     MOSCOW, TestApp,
-    actor::{Actor, number},
+    actor::{Actor, Answer, number},
     config,
     database::TestDatabase,
     eventually,
@@ -25,11 +24,12 @@ use crate::support::{
 };
 
 const TRIES: usize = 1_000;
+const ROUNDS: usize = 5;
 
 /// One sign-in that cannot succeed, with a login nobody has tried before; its status.
-async fn knock(client: &Actor) -> StatusCode {
+async fn knock(client: &Actor) -> Answer {
     let body = json!({ "login": format!("nobody{}", number()), "password": "wrong horse battery" });
-    client.post("/api/v1/auth/login", body).await.status
+    client.post("/api/v1/auth/login", body).await
 }
 
 /// Two servers over one database and one Redis, and for each a client; all clients have one address.
@@ -51,9 +51,9 @@ async fn two_replicas(redis: &TestRedis) -> (TestApp, TestApp, [Actor; 2]) {
 
 /// How many of so many parallel tries from one address got past the limit.
 async fn passed(clients: &[Actor; 2], tries: usize) -> usize {
-    let statuses = join_all((0..tries).map(|n| knock(&clients[n % 2]))).await;
-    assert!(statuses.iter().all(|status| !status.is_server_error()), "{statuses:?}");
-    statuses.iter().filter(|status| **status != 429).count()
+    let answers = join_all((0..tries).map(|n| knock(&clients[n % 2]))).await;
+    assert!(answers.iter().all(|answer| !answer.status.is_server_error()), "{answers:?}");
+    answers.iter().filter(|answer| answer.status != 429).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,33 +71,34 @@ async fn of_a_thousand_tries_no_more_than_twice_as_many_pass_when_redis_dies_mid
     let (one, other, clients) = two_replicas(&redis).await;
     let done = watch::Sender::new(0_usize);
     // No more at a time than leave a middle.
-    let turns = Semaphore::new(50);
+    let turns = Semaphore::new(5);
     let tries = join_all((0..TRIES).map(|n| {
         let (done, turns, client) = (&done, &turns, &clients[n % 2]);
         async move {
             let _turn = turns.acquire().await.unwrap();
-            let status = knock(client).await;
+            let status = knock(client).await.status;
             done.send_modify(|done| *done += 1);
             status
         }
     }));
     let killing = async {
-        done.subscribe().wait_for(|done| *done >= TRIES / 2).await.unwrap();
+        done.subscribe().wait_for(|done| *done >= 20).await.unwrap();
         redis.stop();
     };
     let (statuses, ()) = tokio::join!(tries, killing);
     assert!(statuses.iter().all(|status| !status.is_server_error()), "{statuses:?}");
     let passed = statuses.iter().filter(|status| **status != 429).count();
-    println!("{TRIES} tries at two replicas, Redis killed after {}: {passed} passed (at most 80)", TRIES / 2);
-    assert!((41..=80).contains(&passed), "{passed}");
+    println!(
+        "{TRIES} tries at two replicas, Redis killed when half of the burst was used: {passed} passed (at most 80)"
+    );
+    assert!((40..=80).contains(&passed), "{passed}");
     for replica in [one, other] {
         assert_eq!(replica.scrape().await.value("cache_fallback_active"), 1.0);
     }
 }
 
 /// The 99th percentile of how long liveness takes, asked until told to stop.
-async fn liveness(base: &str, mut stop: watch::Receiver<bool>) -> (Duration, usize) {
-    let probe = Actor::stranger(base);
+async fn liveness(probe: Actor, mut stop: watch::Receiver<bool>) -> (Duration, usize) {
     let mut times = Vec::new();
     while !*stop.borrow_and_update() {
         let asked = Instant::now();
@@ -120,19 +121,19 @@ async fn a_hundred_sign_ins_at_once_leave_the_server_responsive() {
     ];
     let server = tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap();
     let base = format!("http://{}", server.public);
+    // Made before: that takes longer than a sign-in.
+    let clients: Vec<Actor> = (0..100).map(|_| Actor::stranger(&base)).collect();
     let stop = watch::Sender::new(false);
-    let flood = async {
-        let clients: Vec<Actor> = (0..100).map(|_| Actor::stranger(&base)).collect();
-        let answers = join_all(clients.iter().map(|client| async move {
-            let body = json!({ "login": format!("nobody{}", number()), "password": "wrong horse battery" });
-            client.post("/api/v1/auth/login", body).await
-        }))
-        .await;
-        stop.send_replace(true);
-        answers
-    };
-    let (answers, (p99, probes)) = tokio::join!(flood, liveness(&base, stop.subscribe()));
-    let hashed = answers.iter().filter(|answer| answer.status == 401).count();
+    let probing = tokio::spawn(liveness(Actor::stranger(&base), stop.subscribe()));
+    let mut answers = Vec::new();
+    for _ in 0..ROUNDS {
+        answers.extend(join_all(clients.iter().map(knock)).await);
+        // The queue is empty again, and the addresses are within their limits.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    stop.send_replace(true);
+    let (p99, probes) = probing.await.unwrap();
+    let (all, hashed) = (answers.len(), answers.iter().filter(|answer| answer.status == 401).count());
     for answer in answers {
         match answer.status.as_u16() {
             401 => {}
@@ -144,12 +145,12 @@ async fn a_hundred_sign_ins_at_once_leave_the_server_responsive() {
         }
     }
     println!(
-        "100 parallel sign-ins, cost 12: {hashed} were looked at, {} shed with 503; liveness p99 {:.1} ms over \
-         {probes} probes (under 50 ms)",
-        100 - hashed,
+        "{ROUNDS} times 100 parallel sign-ins, cost 12: {hashed} were looked at, {} shed with 503; liveness p99 \
+         {:.1} ms over {probes} probes (under 50 ms)",
+        all - hashed,
         p99.as_secs_f64() * 1_000.0
     );
-    assert!(hashed > 0 && hashed < 100, "{hashed}");
+    assert!(hashed > 0 && hashed < all, "{hashed}");
     assert!(p99 < Duration::from_millis(50), "{p99:?}");
     let scrape = Scrape::fetch(server.ops).await;
     assert_eq!(scrape.value("password_hash_queue_depth"), 0.0);

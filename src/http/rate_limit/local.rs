@@ -8,7 +8,10 @@
 use std::{
     array,
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -26,7 +29,11 @@ pub struct Local {
     hashers: [RandomState; TABLES],
     /// When each is full again, in microseconds since `started`.
     full_at: Mutex<Vec<u64>>,
+    /// Until when any of them may be emptier than the one that replicas share.
+    ahead_until: AtomicU64,
 }
+
+type Cells = [usize; TABLES];
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,6 +50,7 @@ impl Local {
             started: Instant::now(),
             hashers: array::from_fn(|_| RandomState::new()),
             full_at: Mutex::new(vec![0; TABLES * CELLS]),
+            ahead_until: AtomicU64::new(0),
         }
     }
 
@@ -54,20 +62,55 @@ impl Local {
 
     /// Takes one action from a bucket.
     pub fn take(&self, bucket: &str) -> Verdict {
-        self.take_at(bucket, u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+        self.take_at(bucket, self.now())
+    }
+
+    fn take_at(&self, bucket: &str, now: u64) -> Verdict {
+        let cells = self.cells(bucket);
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let (verdict, next) = self.quota.take(fullest(&full_at, cells), now);
+        raise(&mut full_at, cells, next);
+        if verdict.wait == 0 {
+            self.ahead_until.fetch_max(next, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// Learns how empty the bucket is that replicas share, in microseconds until it is full: should that be
+    /// lost sight of, nobody gets a second helping. Each part takes as long to fill as the whole.
+    pub fn follow(&self, bucket: &str, reset: u64) {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        raise(&mut full_at, self.cells(bucket), self.now() + reset);
+    }
+
+    /// How empty the shared bucket must be at least, after what was granted here; in microseconds. 0 when
+    /// nothing was lately: where strangers share cells here, they must not there.
+    pub fn ahead(&self, bucket: &str) -> u64 {
+        let now = self.now();
+        if self.ahead_until.load(Ordering::Relaxed) <= now {
+            return 0;
+        }
+        let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        fullest(&full_at, self.cells(bucket)).saturating_sub(now)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a cell is drawn by any bits of the hash")]
-    fn take_at(&self, bucket: &str, now: u64) -> Verdict {
-        let cells: [usize; TABLES] =
-            array::from_fn(|table| table * CELLS + self.hashers[table].hash_one(bucket) as usize % CELLS);
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let fullest = cells.iter().map(|cell| full_at[*cell]).min().unwrap_or_default();
-        let (verdict, next) = self.quota.take(fullest, now);
-        for cell in cells {
-            full_at[cell] = full_at[cell].max(next);
-        }
-        verdict
+    fn cells(&self, bucket: &str) -> Cells {
+        array::from_fn(|table| table * CELLS + self.hashers[table].hash_one(bucket) as usize % CELLS)
+    }
+}
+
+fn fullest(full_at: &[u64], cells: Cells) -> u64 {
+    cells.iter().map(|cell| full_at[*cell]).min().unwrap_or_default()
+}
+
+fn raise(full_at: &mut [u64], cells: Cells, to: u64) {
+    for cell in cells {
+        full_at[cell] = full_at[cell].max(to);
     }
 }
 
@@ -107,6 +150,21 @@ mod tests {
         let robbed = (0..1_000).filter(|newcomer| local.take_at(&format!("new {newcomer}"), 0).remaining != 9).count();
         // One in 80,000 is expected to be.
         assert!(robbed <= 1, "{robbed} of 1,000");
+    }
+
+    #[test]
+    fn what_is_seen_of_the_shared_bucket_is_not_granted_again_and_what_was_granted_is_told() {
+        let local = local("10/h");
+        let interval = local.quota.interval;
+        assert_eq!(local.ahead("one"), 0);
+        local.follow("one", 7 * interval);
+        assert_eq!(local.ahead("one"), 0, "that is known there");
+        assert_eq!(local.take("one").remaining, 2);
+        let ahead = local.ahead("one");
+        assert!(ahead > 7 * interval && ahead <= 8 * interval, "{ahead}");
+        assert_eq!(local.ahead("other"), 0);
+        local.follow("one", 10 * interval);
+        assert!(local.take("one").wait > 0);
     }
 
     proptest! {
