@@ -44,7 +44,14 @@ pub struct Shared {
     pub passwords: Passwords,
     /// `None` when no key is configured.
     pub passports: Option<Vault>,
+    /// Of all requests of one address.
+    pub ip_limit: Limit,
+    /// Of all requests of one user.
+    pub user_limit: Limit,
+    /// Of tries to sign in from one address.
     pub login_limit: Limit,
+    /// Of signed deliveries of one provider.
+    pub webhook_limit: Limit,
     pub mango: Option<mango::Credentials>,
     pub generic: Option<generic::Credentials>,
     pub storage: Storage,
@@ -90,17 +97,16 @@ impl App {
             api_key: config.mango.api_key.expose().to_owned(),
             api_salt: config.mango.api_salt.expose().to_owned(),
         });
+        let limit = |scope, rate| Limit::new(scope, rate, config.limits.replicas, redis.clone(), metrics.clone());
         Ok(Self(Arc::new(Shared {
             tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
             keys: Keys::derive(&config.jwt.secret, &config.jwt.previous_secret)?,
             passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,
-            login_limit: Limit::per_minute(
-                RateLimitScope::LoginIp,
-                config.limits.login_ip.count.get(),
-                redis.clone(),
-                metrics.clone(),
-            ),
+            ip_limit: limit(RateLimitScope::Ip, config.limits.ip),
+            user_limit: limit(RateLimitScope::User, config.limits.user),
+            login_limit: limit(RateLimitScope::LoginIp, config.limits.login_ip),
+            webhook_limit: limit(RateLimitScope::Webhook, config.limits.webhook),
             cache: Cache::new(redis.clone(), metrics.clone()),
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),

@@ -1,10 +1,17 @@
 //! Redis: a connection that never makes a request wait. Every call is bounded (the driver's own
-//! defaults allow nine seconds), and a failure means "do without", never an error for the client.
+//! defaults allow nine seconds), and a failure means "do without", never an error for the client. After a
+//! few failures in a row nobody asks any more but a probe in the background, until Redis answers that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
-    Client, RedisResult,
+    Client, ErrorKind, RedisError, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tracing::{Instrument, field::Empty, info_span};
@@ -16,12 +23,22 @@ use crate::{
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+/// Calls in a row without an answer before nobody waits for one any more.
+const FAILURES: u32 = 5;
+/// How often it is then asked whether it is back.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A shared connection; cheap to clone.
 #[derive(Clone)]
-pub struct RedisClient {
+pub struct RedisClient(Arc<Shared>);
+
+struct Shared {
     manager: ConnectionManager,
     metrics: Arc<Metrics>,
+    /// Calls without an answer since the last one that had one.
+    failures: AtomicU32,
+    /// Nobody asks but the probe.
+    open: AtomicBool,
 }
 
 impl std::fmt::Debug for RedisClient {
@@ -33,6 +50,25 @@ impl std::fmt::Debug for RedisClient {
 /// Redis did not answer as it should; already counted.
 #[derive(Debug)]
 pub struct Unavailable;
+
+/// Why a call came to nothing.
+enum Failure {
+    /// Nobody is there.
+    Silence(String),
+    /// It answers, and does not do what it was asked: it is full, or read-only, or has something else there.
+    Refusal(String),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => {
+                Self::Refusal(error.to_string())
+            }
+            _ => Self::Silence(error.to_string()),
+        }
+    }
+}
 
 impl RedisClient {
     /// Connects when first used, so that a server starts without Redis.
@@ -46,7 +82,7 @@ impl RedisClient {
             .set_number_of_retries(1);
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
-        Ok(Self { manager, metrics })
+        Ok(Self(Arc::new(Shared { manager, metrics, failures: AtomicU32::new(0), open: AtomicBool::new(false) })))
     }
 
     /// Runs one command, and keeps `cache_fallback_active` and `dependency_up` true to its outcome.
@@ -57,6 +93,49 @@ impl RedisClient {
         &self,
         command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
     ) -> Result<T, Unavailable> {
+        if self.0.open.load(Ordering::Relaxed) {
+            return Err(Unavailable);
+        }
+        let outcome = self.0.call(command).await;
+        if matches!(outcome, Err(Failure::Silence(_))) {
+            let failures = self.0.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if failures >= FAILURES && !self.0.open.swap(true, Ordering::Relaxed) {
+                self.watch();
+            }
+        } else {
+            self.0.failures.store(0, Ordering::Relaxed);
+        }
+        outcome.map_err(|_| Unavailable)
+    }
+
+    /// Asks until there is an answer, so that no request has to try; ends with the last user of the client.
+    fn watch(&self) {
+        let shared = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PROBE_EVERY).await;
+                let Some(shared) = shared.upgrade() else { return };
+                if !matches!(shared.call(ping).await, Err(Failure::Silence(_))) {
+                    shared.failures.store(0, Ordering::Relaxed);
+                    shared.open.store(false, Ordering::Relaxed);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether Redis answers; the outcome is in the metrics.
+    pub async fn probe(&self) -> bool {
+        self.run(ping).await.is_ok()
+    }
+}
+
+async fn ping(connection: &mut ConnectionManager) -> RedisResult<()> {
+    redis::cmd("PING").query_async(connection).await
+}
+
+impl Shared {
+    async fn call<T>(&self, command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>) -> Result<T, Failure> {
         let mut manager = self.manager.clone();
         let span = info_span!(
             target: "switchboard::redis",
@@ -69,32 +148,28 @@ impl RedisClient {
         // One bound over connect, retry and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
         let outcome = tokio::time::timeout(limit, command(&mut manager)).instrument(span.clone()).await;
-        let answer = match outcome {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {limit:?}")),
+        let outcome = match outcome {
+            Ok(answer) => answer.map_err(Failure::from),
+            Err(_) => Err(Failure::Silence(format!("no answer within {limit:?}"))),
         };
-        self.note(&answer);
-        answer.map_err(|_| {
+        if outcome.is_err() {
             span.record("otel.status_code", "ERROR");
-            Unavailable
-        })
+        }
+        self.note(outcome.as_ref().err());
+        outcome
     }
 
     /// Keeps the gauges; says something only when it changes, since an outage has many calls.
-    fn note<T>(&self, answer: &Result<T, String>) {
+    fn note(&self, failure: Option<&Failure>) {
         let (fallback, up) = (self.metrics.cache_fallback_active(), self.metrics.dependency_up(Dependency::Redis));
-        match answer {
-            Ok(_) if fallback.get() != 0 => tracing::info!("Redis answers again"),
-            Err(error) if fallback.get() == 0 => tracing::warn!(%error, "Redis does not answer; doing without"),
+        match failure {
+            None if fallback.get() != 0 => tracing::info!("Redis answers again"),
+            Some(Failure::Silence(error) | Failure::Refusal(error)) if fallback.get() == 0 => {
+                tracing::warn!(%error, "Redis does not answer as it should; doing without");
+            }
             _ => {}
         }
-        fallback.set(i64::from(answer.is_err()));
-        up.set(i64::from(answer.is_ok()));
-    }
-
-    /// Whether Redis answers; the outcome is in the metrics.
-    pub async fn probe(&self) -> bool {
-        self.run(async |connection| redis::cmd("PING").query_async::<()>(connection).await).await.is_ok()
+        fallback.set(i64::from(failure.is_some()));
+        up.set(i64::from(failure.is_none()));
     }
 }

@@ -21,7 +21,10 @@ use crate::{
     auth, calls, dictionaries,
     error::{self, AppError},
     events, files,
-    http::{docs, guard, health, observe},
+    http::{
+        capacity::{self, Capacity},
+        docs, guard, health, observe, rate_limit,
+    },
     phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
     transactions, users,
@@ -59,6 +62,12 @@ impl App {
                 Duration::from_millis(self.config.http.request_timeout_ms),
                 guard::time_limit,
             ))
+            .layer(middleware::from_fn_with_state(self.clone(), rate_limit::per_address))
+            .layer(middleware::from_fn_with_state(
+                Capacity::new(self.config.http.max_in_flight, self.metrics.clone()),
+                capacity::limit,
+            ))
+            // Outside of both limits, so that a page may read why it was turned away.
             .layer(cors(&self.config.http.allowed_origins))
             .layer(middleware::from_fn(guard::security_headers))
             .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))

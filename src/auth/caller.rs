@@ -193,6 +193,9 @@ impl FromRequestParts<App> for Principal {
         let user =
             store::session_user(&mut db, &claims.sid, user_id, app.clock.now()).await?.ok_or(error::UNAUTHENTICATED)?;
         stats::record_user(user.id, user.role);
+        // Redis may be slow, and others want the connection.
+        drop(db);
+        app.user_limit.check(&user.id.to_string()).await?;
         Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
     }
 }

@@ -2,11 +2,13 @@
 //! there are cores, and no longer a queue than people wait.
 //!
 //! bcrypt reads 72 bytes, which is 36 Cyrillic letters. So what it is given is
-//! base64(HMAC-SHA384(password, pepper)), 64 bytes for any password, and the stored form names that
-//! scheme: `v1` and the bcrypt string.
+//! base64(HMAC-SHA384(password, pepper)), 64 bytes for any password. The stored form names that scheme,
+//! which pepper, and the cost: `v2.1f2e3d4c$2b$12$…`. `v1$2b$…`, which an earlier release wrote, does not
+//! say which pepper. Whoever signs in with a form that is not what it would be now gets a new one.
 
 use std::{
     collections::HashSet,
+    iter,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
@@ -14,16 +16,22 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument, info_span};
 
+use super::store;
 use crate::{
+    app::App,
     config::{self, Secret},
     error::{self, AppError},
     telemetry::metrics::Metrics,
 };
 
-const SCHEME: &str = "v1";
+const SCHEME: &str = "v2.";
+/// Of an earlier release.
+const UNNAMED_PEPPER: &str = "v1";
+/// Hexadecimal digits that name a pepper.
+const ID_LENGTH: usize = 8;
 /// Accepted password lengths, in characters.
 pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
 
@@ -49,28 +57,67 @@ pub fn objection(password: &str, login: &str) -> Option<String> {
     None
 }
 
+/// A pepper and its name in stored forms, which tells nothing about it.
+#[derive(Clone, Debug)]
+struct Pepper {
+    id: String,
+    secret: Secret,
+}
+
+impl Pepper {
+    fn new(secret: &Secret) -> anyhow::Result<Self> {
+        // No password has a NUL in it.
+        let tag = mac(secret, b"\0pepper id")?;
+        let id = tag.into_iter().take(ID_LENGTH / 2).fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
+        Ok(Self { id, secret: secret.clone() })
+    }
+}
+
+/// A stored form, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Stored<'a> {
+    /// `None`: one that was in use before peppers had names.
+    pepper: Option<&'a str>,
+    bcrypt: &'a str,
+    cost: u32,
+}
+
+impl<'a> Stored<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (pepper, bcrypt) = match text.strip_prefix(SCHEME) {
+            Some(rest) => rest.split_at_checked(ID_LENGTH).map(|(id, bcrypt)| (Some(id), bcrypt))?,
+            None => (None, text.strip_prefix(UNNAMED_PEPPER)?),
+        };
+        let cost = bcrypt.parse::<bcrypt::HashParts>().ok()?.get_cost();
+        Some(Self { pepper, bcrypt, cost })
+    }
+}
+
 /// The hashing pipeline of one App.
 #[derive(Debug)]
 pub struct Passwords {
-    pepper: Secret,
+    pepper: Pepper,
+    previous: Option<Pepper>,
     cost: u32,
     cores: Arc<Semaphore>,
     patience: Duration,
     metrics: Arc<Metrics>,
-    /// Compared against when the login does not exist, so that the answer takes as long.
+    /// What bcrypt compares with when the login does not exist, so that the answer takes as long.
     dummy: String,
 }
 
 impl Passwords {
-    /// A pipeline with the settings' pepper and cost.
+    /// A pipeline with the settings' peppers and cost.
     ///
     /// # Errors
     /// When bcrypt refuses the cost.
     pub fn new(config: &config::Password, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let previous = &config.previous_pepper;
         Ok(Self {
-            dummy: hash(&config.pepper, config.cost, "no such user")?,
-            pepper: config.pepper.clone(),
+            dummy: stretch(&config.pepper, config.cost, "no such user")?,
+            pepper: Pepper::new(&config.pepper)?,
+            previous: if previous.is_empty() { None } else { Some(Pepper::new(previous)?) },
             cost: config.cost,
             cores: Arc::new(Semaphore::new(cores)),
             patience: Duration::from_millis(config.queue_timeout_ms),
@@ -78,26 +125,46 @@ impl Passwords {
         })
     }
 
-    /// Whether `password` is the one behind `stored`; `None` (no such user) takes as long and is
-    /// always false.
+    /// Whether `password` is the one behind `stored`. What cannot match (`None`: no such user; a form that
+    /// cannot be read) takes as long: it is always one bcrypt.
     ///
     /// # Errors
     /// 503 when no core is free in time.
-    pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, AppError> {
-        let known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.dummy.clone());
-        let pepper = self.pepper.clone();
-        let matches = self.run("verify", move || matches(&pepper, &password, &stored)).await?;
-        Ok(matches && known)
+    pub async fn verify(&self, password: &str, stored: Option<String>) -> Result<bool, AppError> {
+        let known = stored.as_deref().and_then(|stored| self.resolve(stored));
+        let can_match = known.is_some();
+        if stored.is_some() && !can_match {
+            tracing::info!("a password cannot match: it was stored with a pepper that is not in the settings");
+        }
+        let (pepper, bcrypt) = known.unwrap_or((&self.pepper, &self.dummy));
+        let (pepper, bcrypt, password) = (pepper.secret.clone(), bcrypt.to_owned(), password.to_owned());
+        let matches = self.run("verify", move || matches(&pepper, &password, &bcrypt)).await?;
+        Ok(matches && can_match)
     }
 
     /// Hashes a new password.
     ///
     /// # Errors
     /// 503 when no core is free in time.
-    pub async fn hash(&self, password: String) -> Result<String, AppError> {
-        let (pepper, cost) = (self.pepper.clone(), self.cost);
+    pub async fn hash(&self, password: &str) -> Result<String, AppError> {
+        let (pepper, cost, password) = (self.pepper.secret.clone(), self.cost, password.to_owned());
         self.run("hash", move || hash(&pepper, cost, &password)).await?.map_err(AppError::internal)
+    }
+
+    /// The pepper and the bcrypt string of a stored form.
+    fn resolve<'a>(&'a self, stored: &'a str) -> Option<(&'a Pepper, &'a str)> {
+        let Stored { pepper, bcrypt, .. } = Stored::parse(stored)?;
+        let pepper = match pepper {
+            Some(id) => iter::once(&self.pepper).chain(&self.previous).find(|pepper| pepper.id == id)?,
+            // It was written before peppers could be changed, so with the oldest one.
+            None => self.previous.as_ref().unwrap_or(&self.pepper),
+        };
+        Some((pepper, bcrypt))
+    }
+
+    fn is_dated(&self, stored: &str) -> bool {
+        let now = (Some(self.pepper.id.as_str()), self.cost);
+        Stored::parse(stored).is_none_or(|stored| (stored.pepper, stored.cost) != now)
     }
 
     async fn run<T: Send + 'static>(
@@ -114,6 +181,15 @@ impl Passwords {
             self.metrics.password_hash_rejected().inc();
             return Err(error::OVERLOADED.because("Too many people are signing in; try again.").retry_after(1));
         };
+        self.work(name, permit, work).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AppError> {
         let running = Gauge::raise(self.metrics.password_hash_inflight());
         let started = Instant::now();
         let span = info_span!(target: "switchboard::auth", "password", otel.name = format!("password {name}"), otel.kind = "internal");
@@ -144,28 +220,62 @@ impl Drop for Gauge {
     }
 }
 
+/// Gives somebody who has just signed in the form that their password would have now, if it has another:
+/// beside the answer, and only if a core is free. Otherwise the next sign-in will do.
+pub fn renew(app: &App, user_id: i64, password: String, stored: &str) {
+    let passwords = &app.passwords;
+    if !passwords.is_dated(stored) {
+        return;
+    }
+    let Ok(core) = passwords.cores.clone().try_acquire_owned() else { return };
+    let (app, stored) = (app.clone(), stored.to_owned());
+    app.clone().lifecycle.spawn(async move {
+        let renewed = async {
+            let (pepper, cost) = (app.passwords.pepper.secret.clone(), app.passwords.cost);
+            let renewed = app.passwords.work("renew", core, move || hash(&pepper, cost, &password)).await?;
+            let renewed = renewed.map_err(AppError::internal)?;
+            let mut db = app.db.acquire().await?;
+            Ok::<_, AppError>(store::renew_password(&mut db, user_id, &stored, &renewed).await?)
+        };
+        match renewed.await {
+            Ok(true) => app.metrics.password_rehashes().inc(),
+            // Somebody else was faster, or changed the password.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(?error, "a password keeps its old form until the next sign-in"),
+        }
+    });
+}
+
 /// Hashes without the pipeline, for tools that sign nobody in.
 ///
 /// # Errors
 /// When bcrypt refuses the cost.
 pub fn hash(pepper: &Secret, cost: u32, password: &str) -> anyhow::Result<String> {
-    Ok(format!("{SCHEME}{}", bcrypt::hash(digest(pepper, password)?, cost)?))
+    Ok(format!("{SCHEME}{}{}", Pepper::new(pepper)?.id, stretch(pepper, cost, password)?))
 }
 
-fn matches(pepper: &Secret, password: &str, stored: &str) -> bool {
-    let Some(stored) = stored.strip_prefix(SCHEME) else { return false };
-    digest(pepper, password).is_ok_and(|digest| bcrypt::verify(digest, stored).unwrap_or(false))
+fn stretch(pepper: &Secret, cost: u32, password: &str) -> anyhow::Result<String> {
+    Ok(bcrypt::hash(digest(pepper, password)?, cost)?)
+}
+
+fn matches(pepper: &Secret, password: &str, bcrypt: &str) -> bool {
+    digest(pepper, password).is_ok_and(|digest| bcrypt::verify(digest, bcrypt).unwrap_or(false))
 }
 
 fn digest(pepper: &Secret, password: &str) -> anyhow::Result<String> {
+    Ok(STANDARD.encode(mac(pepper, password.as_bytes())?))
+}
+
+fn mac(pepper: &Secret, text: &[u8]) -> anyhow::Result<impl IntoIterator<Item = u8> + AsRef<[u8]>> {
     let mut mac = Hmac::<Sha384>::new_from_slice(pepper.expose().as_bytes())?;
-    mac.update(password.as_bytes());
-    Ok(STANDARD.encode(mac.finalize().into_bytes()))
+    mac.update(text);
+    Ok(mac.finalize().into_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::ProcessCounters;
 
     #[test]
     fn what_everybody_tries_first_is_no_password() {
@@ -185,14 +295,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_last_of_64_cyrillic_letters_matters() {
-        let pepper = Secret::new("pepper");
+    fn pipeline(pepper: &str, previous: &str, cost: u32) -> Passwords {
+        let (pepper, previous_pepper) = (Secret::new(pepper), Secret::new(previous));
+        let config = config::Password { pepper, previous_pepper, cost, queue_timeout_ms: 10_000 };
+        Passwords::new(&config, Arc::new(Metrics::new(ProcessCounters::default()).unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_last_of_64_cyrillic_letters_matters() {
+        let passwords = pipeline("pepper", "", 4);
         let long = "щ".repeat(63);
-        let stored = hash(&pepper, 4, &format!("{long}а")).unwrap();
-        assert!(matches(&pepper, &format!("{long}а"), &stored));
-        assert!(!matches(&pepper, &format!("{long}б"), &stored));
-        assert!(!matches(&Secret::new("other"), &format!("{long}а"), &stored));
-        assert!(!matches(&pepper, &format!("{long}а"), stored.strip_prefix(SCHEME).unwrap()));
+        let stored = passwords.hash(&format!("{long}а")).await.unwrap();
+        let is_right =
+            async |letter: &str| passwords.verify(&format!("{long}{letter}"), Some(stored.clone())).await.unwrap();
+        assert!(is_right("а").await);
+        assert!(!is_right("б").await && !is_right("").await && !is_right("аа").await);
+    }
+
+    #[tokio::test]
+    async fn the_pepper_is_chosen_by_its_name_and_what_names_none_never_matches() {
+        let (old, new, other) = (pipeline("old", "", 4), pipeline("new", "old", 4), pipeline("new", "other", 4));
+        let stored = old.hash("staple in the rain").await.unwrap();
+        let unnamed = stored.replacen(&stored[..SCHEME.len() + ID_LENGTH], UNNAMED_PEPPER, 1);
+        let right = async |passwords: &Passwords, stored: &str| {
+            let hashes = passwords.metrics.password_hash_duration().get_sample_count();
+            let right = passwords.verify("staple in the rain", Some(stored.to_owned())).await.unwrap();
+            assert!(!passwords.verify("staple in the snow", Some(stored.to_owned())).await.unwrap());
+            let hashes = passwords.metrics.password_hash_duration().get_sample_count() - hashes;
+            assert_eq!(hashes, 2, "one hash for each, whatever is stored: {stored}");
+            right
+        };
+        for stored in [&stored, &unnamed] {
+            assert!(right(&old, stored).await && right(&new, stored).await, "{stored}");
+            assert!(!right(&other, stored).await, "{stored}");
+        }
+        let bcrypt = &stored[SCHEME.len() + ID_LENGTH..];
+        for garbage in ["", "v1", "v2.", "v2.1234567", "v2.ÿÿÿÿÿ$", "v1$2b$04$short", bcrypt, &format!("v3{bcrypt}")]
+        {
+            assert!(!right(&new, garbage).await, "{garbage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_would_not_be_stored_like_that_now_is_dated() {
+        let passwords = pipeline("new", "old", 5);
+        let stored = |pepper: &str, cost| hash(&Secret::new(pepper), cost, "staple in the rain").unwrap();
+        assert!(!passwords.is_dated(&stored("new", 5)));
+        for dated in [stored("new", 4), stored("new", 6), stored("old", 5), stored("new", 5).replace("v2.", "v1")] {
+            assert!(passwords.is_dated(&dated), "{dated}");
+        }
+        let unnamed = stored("new", 5).replacen(&stored("new", 5)[..SCHEME.len() + ID_LENGTH], UNNAMED_PEPPER, 1);
+        assert!(passwords.is_dated(&unnamed), "{unnamed}");
+        assert_ne!(&stored("new", 5)[..11], &stored("old", 5)[..11], "peppers have names of their own");
+        assert!(!stored("new", 5).contains("new"));
     }
 }

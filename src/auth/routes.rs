@@ -99,14 +99,18 @@ async fn login(
     // Before any look-up: a flood must not reach the database.
     app.login_limit.check(&client.bucket()).await.inspect_err(|_| count(AuthResult::RateLimited))?;
     let login = body.login.to_lowercase();
-    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|_| count(AuthResult::Locked))?;
+    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|error| {
+        if error.kind() == error::RATE_LIMITED {
+            count(AuthResult::Locked);
+        }
+    })?;
     let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
-    let matches = match app.passwords.verify(body.password, stored).await {
+    let matches = match app.passwords.verify(&body.password, stored).await {
         Ok(matches) => matches,
         Err(error) => {
             count(AuthResult::Overloaded);
-            attempt.not_looked_at(&app).await;
+            attempt.withdraw(&app).await;
             return Err(error);
         }
     };
@@ -117,6 +121,7 @@ async fn login(
         return Err(error::BAD_CREDENTIALS.into());
     };
     attempt.succeeded(&app, user.id).await?;
+    passwords::renew(&app, user.id, body.password, &user.password_hash);
     let granted = sessions::open(&app, &user, body.session).await?;
     count(AuthResult::Success);
     stats::record_user(user.id, user.role);
@@ -186,15 +191,18 @@ async fn change_password(
     app.login_limit.check(&client.bucket()).await?;
     let user_id = caller.principal.user_id;
     let own = store::own_password(&mut app.db.acquire().await?, user_id).await?.ok_or(error::UNAUTHENTICATED)?;
-    if !app.passwords.verify(body.current.expose().to_owned(), Some(own.hash.clone())).await? {
+    let attempt = lockout::begin(&app, &own.login, client).await?;
+    if !app.passwords.verify(body.current.expose(), Some(own.hash.clone())).await? {
+        attempt.failed(&app, Some(user_id)).await?;
         return Err(AppError::invalid_field("/current", "is wrong"));
     }
+    attempt.withdraw(&app).await;
     let objection = passwords::objection(body.new.expose(), &own.login)
         .or_else(|| (body.new.expose() == body.current.expose()).then(|| "is the old one".to_owned()));
     if let Some(objection) = objection {
         return Err(AppError::invalid_field("/new", objection));
     }
-    let hash = app.passwords.hash(body.new.expose().to_owned()).await?;
+    let hash = app.passwords.hash(body.new.expose()).await?;
     let mut tx = app.db.begin().await?;
     if !store::replace_password(&mut tx, user_id, &own.hash, &hash).await? {
         return Err(error::CONFLICT.because("The password was changed meanwhile."));

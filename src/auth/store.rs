@@ -206,6 +206,23 @@ pub async fn replace_password(db: &mut Conn, user_id: i64, old_hash: &str, new_h
     Ok(done.rows_affected() == 1)
 }
 
+/// Replaces one form of the same password by another: no session ends. `false` when it is another password
+/// by now.
+///
+/// # Errors
+/// As the database.
+pub async fn renew_password(db: &mut Conn, user_id: i64, old_hash: &str, new_hash: &str) -> Result<bool, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+        user_id,
+        old_hash,
+        new_hash
+    );
+    let done = telemetry.run(DbOperation::UserPasswordRenew, query.execute(pg)).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// A user's own profile.
 ///
 /// # Errors

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     app::App,
     error::{self, AppError, Problem},
-    http::extract::{self, Segments},
+    http::{
+        client_ip::ClientIp,
+        extract::{self, Segments},
+    },
     telemetry::{labels::WebhookOutcome, trace::TraceIds},
 };
 
@@ -67,14 +70,16 @@ macro_rules! webhook {
                 (status = 401, description = "The signature does not match", body = Problem),
                 (status = 404, description = "No such provider, or it is not configured", body = Problem),
                 (status = 413, description = "Too large", body = Problem),
+                (status = 429, description = "Too many deliveries of this provider, or too many bad ones from this address; send it again", body = Problem),
                 (status = 503, description = "Not stored; send it again", body = Problem),
             ))]
         async fn $name(
             State(app): State<App>,
+            client: ClientIp,
             Segments(path): Segments,
             request: Request,
         ) -> Result<Json<Receipt>, AppError> {
-            receive(&app, &path, request).await
+            receive(&app, client, &path, request).await
         }
     };
 }
@@ -112,26 +117,18 @@ struct Delivery {
     payload: String,
 }
 
-async fn receive(app: &App, path: &[String], request: Request) -> Result<Json<Receipt>, AppError> {
-    let (provider, kind) = path.split_first().ok_or(error::NOT_FOUND)?;
-    let provider: Provider = provider.parse().map_err(|_| error::NOT_FOUND)?;
-    let configured = match provider {
-        Provider::Mango => app.mango.is_some(),
-        Provider::Generic => app.generic.is_some(),
+async fn receive(app: &App, client: ClientIp, path: &[String], request: Request) -> Result<Json<Receipt>, AppError> {
+    let (provider, delivery) = match verified(app, path, request).await {
+        Ok(verified) => verified,
+        Err(refused) => {
+            // Whoever forges uses up what their own address may do, and nothing of the provider's.
+            app.ip_limit.check(&client.bucket()).await?;
+            return Err(refused);
+        }
     };
-    if !configured {
-        return Err(error::NOT_FOUND.into());
-    }
     let count = |outcome: WebhookOutcome| app.metrics.webhook_events(provider, outcome).inc();
-    let headers = request.headers().clone();
-    let delivery = match extract::body(request, app).await {
-        Ok(body) => match provider {
-            Provider::Mango => from_mango(app, kind, &body),
-            Provider::Generic => from_generic(app, kind, &headers, &body),
-        },
-        Err(error) => Err(error),
-    };
-    let delivery = delivery.inspect_err(|_| count(WebhookOutcome::Rejected))?;
+    // A provider that is told to wait sends again.
+    app.webhook_limit.check(provider.as_str()).await?;
     let traceparent = TraceIds::current().map(|ids| ids.traceparent);
     let mut db = app.db.acquire().await?;
     let new = store::insert_event(
@@ -150,6 +147,29 @@ async fn receive(app: &App, path: &[String], request: Request) -> Result<Json<Re
         app.inbox_wakeup.notify_one();
     }
     Ok(Json(Receipt { status: outcome.as_str() }))
+}
+
+/// Reads a delivery and makes sure who sent it.
+async fn verified(app: &App, path: &[String], request: Request) -> Result<(Provider, Delivery), AppError> {
+    let (provider, kind) = path.split_first().ok_or(error::NOT_FOUND)?;
+    let provider: Provider = provider.parse().map_err(|_| error::NOT_FOUND)?;
+    let configured = match provider {
+        Provider::Mango => app.mango.is_some(),
+        Provider::Generic => app.generic.is_some(),
+    };
+    if !configured {
+        return Err(error::NOT_FOUND.into());
+    }
+    let headers = request.headers().clone();
+    let delivery = match extract::body(request, app).await {
+        Ok(body) => match provider {
+            Provider::Mango => from_mango(app, kind, &body),
+            Provider::Generic => from_generic(app, kind, &headers, &body),
+        },
+        Err(error) => Err(error),
+    };
+    let delivery = delivery.inspect_err(|_| app.metrics.webhook_events(provider, WebhookOutcome::Rejected).inc())?;
+    Ok((provider, delivery))
 }
 
 fn no_such_kind() -> AppError {

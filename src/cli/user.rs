@@ -1,24 +1,27 @@
 //! `switchboard user …`.
 
-use std::io::{IsTerminal, Read};
+use std::{
+    io::{IsTerminal, Read},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use rust_decimal::Decimal;
 
 use super::{database, demo::Credentials};
 use crate::{
     app::App,
-    audit::{self, By},
+    audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::{
-        Role, passwords,
+        Role, lockout, passwords,
         store::{self, NewUser},
     },
     clock::Clock,
-    config::Settings,
-    db::{DbError, migrate},
+    config::{Config, Settings},
+    db::{Db, DbError, migrate},
     dictionaries, phone,
-    telemetry::ProcessCounters,
+    telemetry::{ProcessCounters, metrics::Metrics},
     users::{self, validate::is_email},
 };
 
@@ -31,37 +34,55 @@ pub enum UserCommand {
     ///
     ///   printf %s "$PASSWORD" | switchboard user create --login olga --name Olga --role operator --city novosibirsk
     #[command(verbatim_doc_comment)]
-    Create {
-        /// Lower-case letters, digits, dot, dash, underscore
-        #[arg(long)]
+    Create(CreateArguments),
+    /// Let a user sign in again who failed too often, from wherever they tried
+    ///
+    /// Works beside a running server. Others were never locked: only whoever failed waits, at most 15 minutes.
+    Unlock {
+        /// The user's login
         login: String,
-        /// Display name
-        #[arg(long)]
-        name: String,
-        /// admin, director, manager, marketer, operator or master
-        #[arg(long, value_parser = |text: &str| text.parse::<Role>())]
-        role: Role,
-        /// Code of a city the user works in; repeat it for several
-        #[arg(long = "city", value_name = "CODE")]
-        cities: Vec<String>,
-        /// Phone, in any usual form
-        #[arg(long)]
-        phone: Option<String>,
-        /// E-mail address
-        #[arg(long)]
-        email: Option<String>,
-        /// For masters: the part of a net that they hand over, 0 to 1
-        #[arg(long)]
-        share: Option<Decimal>,
     },
+}
+
+/// What `user create` is told.
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// Lower-case letters, digits, dot, dash, underscore
+    #[arg(long)]
+    login: String,
+    /// Display name
+    #[arg(long)]
+    name: String,
+    /// admin, director, manager, marketer, operator or master
+    #[arg(long, value_parser = |text: &str| text.parse::<Role>())]
+    role: Role,
+    /// Code of a city the user works in; repeat it for several
+    #[arg(long = "city", value_name = "CODE")]
+    cities: Vec<String>,
+    /// Phone, in any usual form
+    #[arg(long)]
+    phone: Option<String>,
+    /// E-mail address
+    #[arg(long)]
+    email: Option<String>,
+    /// For masters: the part of a net that they hand over, 0 to 1
+    #[arg(long)]
+    share: Option<Decimal>,
 }
 
 /// Runs one.
 ///
 /// # Errors
 /// In words for the person who typed it.
-pub async fn run(command: UserCommand, mut settings: Settings) -> anyhow::Result<()> {
-    let UserCommand::Create { login, name, role, cities, phone, email, share } = command;
+pub async fn run(command: UserCommand, settings: Settings) -> anyhow::Result<()> {
+    match command {
+        UserCommand::Create(arguments) => run_create(arguments, settings).await,
+        UserCommand::Unlock { login } => run_unlock(&login, &settings.config()?).await,
+    }
+}
+
+async fn run_create(arguments: CreateArguments, mut settings: Settings) -> anyhow::Result<()> {
+    let CreateArguments { login, name, role, cities, phone, email, share } = arguments;
     let config = settings.config()?;
     // Passwords of the demo company are mixed with the demo's own pepper.
     let demo = Credentials::path(&config.data_dir()?);
@@ -114,6 +135,31 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
     audit::record(&mut tx, By::CLI, users::trail::created(id, user), now).await?;
     tx.commit().await?;
     Ok(id)
+}
+
+async fn run_unlock(login: &str, config: &Config) -> anyhow::Result<()> {
+    let database = database::open_or_join(config).await?;
+    migrate::run(&database.options).await?;
+    let metrics = Arc::new(Metrics::new(ProcessCounters::default())?);
+    let db = Db::new(database.options.clone(), &config.database, metrics);
+    let unlocked = unlock(&db, &login.to_lowercase()).await;
+    db.close().await;
+    database.close().await?;
+    match unlocked? {
+        0 => println!("{login} was not locked and has no failures"),
+        addresses => println!("{login} may sign in again: failures from {addresses} address(es) are forgotten"),
+    }
+    Ok(())
+}
+
+async fn unlock(db: &Db, login: &str) -> anyhow::Result<u64> {
+    let mut tx = db.begin().await?;
+    let user = store::credentials(&mut tx, login).await?.with_context(|| format!("there is no user {login:?}"))?;
+    let addresses = lockout::unlock(&mut tx, user.id).await?;
+    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user.id).with("addresses", addresses);
+    audit::record(&mut tx, By::CLI, entry, Clock::System.now()).await?;
+    tx.commit().await?;
+    Ok(addresses)
 }
 
 fn read_password(login: &str) -> anyhow::Result<String> {

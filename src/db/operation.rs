@@ -42,6 +42,7 @@ operations! {
     UserCreate = "user_create" "INSERT" "users";
     UserSessionsRevoke = "user_sessions_revoke" "UPDATE" "sessions";
     UserPasswordHash = "user_password_hash" "SELECT" "users";
+    UserPasswordRenew = "user_password_renew" "UPDATE" "users";
     UserPasswordUpdate = "user_password_update" "UPDATE" "users";
     UserById = "user_by_id" "SELECT" "users";
     UserList = "user_list" "SELECT" "users";

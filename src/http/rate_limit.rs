@@ -1,65 +1,88 @@
-//! Rate limits by the generic cell rate algorithm (GCRA): in Redis, on Redis' clock, one script for
-//! all replicas; without Redis, or while it does not answer, in this process.
+//! Rate limits: in Redis, on Redis' clock, one script for all replicas; without Redis, or while it does
+//! not answer, in this process, which then grants its part. Each of the two tells the other how empty a
+//! bucket is, so that an outage, or a Redis that has lost its data, gives nobody their actions back. Answers tell how each limit stands that was
+//! asked for them.
 
-use std::{
-    num::NonZeroU32,
-    sync::{Arc, LazyLock},
-    time::Duration,
+mod local;
+mod quota;
+
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::{IntoResponse, Response},
 };
-
-use governor::{Quota, RateLimiter, clock::Clock as _, state::keyed::DefaultKeyedStateStore};
 use redis::Script;
 
+use self::{
+    local::Local,
+    quota::{Quota, Verdict},
+};
+use super::{capacity, client_ip::ClientIp, stats};
 use crate::{
+    app::App,
+    config::Rate,
     error::{self, AppError},
     redis_client::RedisClient,
-    telemetry::{labels::RateLimitScope, metrics::Metrics},
+    telemetry::{
+        labels::{CapacityScope, RateLimitScope},
+        metrics::Metrics,
+    },
 };
 
-/// One limit: `burst` at once, refilled evenly over the period.
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+
+/// One limit, for as many buckets as there are addresses, or users.
 #[derive(Debug)]
 pub struct Limit {
     scope: RateLimitScope,
-    burst: NonZeroU32,
-    period: Duration,
+    quota: Quota,
+    /// Names the rate too: a bucket of another setting is not misread.
+    prefix: String,
     redis: Option<RedisClient>,
-    local: RateLimiter<String, DefaultKeyedStateStore<String>, governor::clock::DefaultClock>,
+    local: Local,
     metrics: Arc<Metrics>,
 }
 
-/// Keys kept in memory before idle ones are forgotten.
-const KEYS_BEFORE_CLEANUP: usize = 10_000;
-
-/// `KEYS[1]`: the bucket. ARGV: emission interval and burst tolerance, microseconds. Returns 0 when it
-/// conforms, else the microseconds to wait. The stored value is the theoretical arrival time.
-static GCRA: LazyLock<Script> = LazyLock::new(|| {
+/// [`Quota::take`] in Redis. `KEYS[1]`: when the bucket is full again, microseconds of Redis' clock. ARGV:
+/// interval, burst, and how empty the bucket is at least. Returns the verdict: wait, remaining, reset. What is no
+/// such number counts as a full bucket, and is overwritten.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local clock = redis.call('TIME')
         local now = clock[1] * 1000000 + clock[2]
-        local interval, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])
-        local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-        local wait = arrival - now - tolerance
-        if wait > 0 then return wait end
-        local next = arrival + interval
-        redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000) + 1)
-        return 0
+        local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+        local whole = interval * burst
+        local stored = redis.pcall('GET', KEYS[1])
+        local full_at = type(stored) == 'string' and stored:match('^%d+$') and tonumber(stored) or 0
+        local missing = math.min(math.max(full_at - now, tonumber(ARGV[3])), whole)
+        local wait = math.max(missing + interval - whole, 0)
+        if wait == 0 then missing = missing + interval end
+        if wait == 0 or full_at > now + whole then
+            redis.call('SET', KEYS[1], string.format('%.0f', now + missing), 'PX', math.ceil(missing / 1000))
+        end
+        return { wait, math.floor((whole - missing) / interval), missing }
         ",
     )
 });
 
 impl Limit {
-    /// `per_minute` actions a minute, all of which may come at once.
+    /// A limit on what `scope` says.
     #[must_use]
-    pub fn per_minute(
+    pub fn new(
         scope: RateLimitScope,
-        per_minute: u32,
+        rate: Rate,
+        replicas: u32,
         redis: Option<RedisClient>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let burst = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
-        let local = RateLimiter::keyed(Quota::per_minute(burst));
-        Self { scope, burst, period: Duration::from_mins(1), redis, local, metrics }
+        let local = Local::new(Quota::part(rate, replicas));
+        let prefix = format!("limit:{}:{rate}", scope.as_str());
+        Self { scope, quota: Quota::part(rate, 1), prefix, redis, local, metrics }
     }
 
     /// Takes one action of whoever `bucket` names.
@@ -67,37 +90,48 @@ impl Limit {
     /// # Errors
     /// 429 with Retry-After.
     pub async fn check(&self, bucket: &str) -> Result<(), AppError> {
-        let key = format!("limit:{}:{}", self.scope.as_str(), bucket);
-        let wait = match self.shared(&key).await {
-            Some(wait) => wait,
-            None => self.in_process(&key),
+        let (quota, verdict) = match self.shared(bucket).await {
+            Some(verdict) => (self.quota, verdict),
+            None => (self.local.quota(), self.local.take(bucket)),
         };
-        if wait.is_zero() {
-            return Ok(());
-        }
+        stats::record_limit(quota.policy(self.scope), verdict.standing(self.scope));
+        let Some(seconds) = verdict.retry_after() else { return Ok(()) };
         self.metrics.rate_limited(self.scope).inc();
-        Err(AppError::from(error::RATE_LIMITED).retry_after(wait.as_secs() + 1))
+        Err(AppError::from(error::RATE_LIMITED).retry_after(seconds))
     }
 
-    /// `None` when Redis is not configured or did not answer: the limit then holds per replica.
-    async fn shared(&self, key: &str) -> Option<Duration> {
+    /// `None` when Redis is not configured or did not answer.
+    async fn shared(&self, bucket: &str) -> Option<Verdict> {
         let redis = self.redis.as_ref()?;
-        let interval = self.period.as_micros() / u128::from(self.burst.get());
-        let tolerance = self.period.as_micros() - interval;
-        let mut call = GCRA.key(key);
-        call.arg(interval.to_string()).arg(tolerance.to_string());
-        redis.run(async |connection| call.invoke_async::<u64>(connection).await).await.ok().map(Duration::from_micros)
+        let mut call = TAKE.key(format!("{}:{bucket}", self.prefix));
+        call.arg(self.quota.interval).arg(self.quota.burst).arg(self.local.ahead(bucket));
+        let asked = redis.run(async |connection| call.invoke_async::<(u64, u32, u64)>(connection).await).await;
+        let (wait, remaining, reset) = asked.ok()?;
+        self.local.follow(bucket, reset);
+        Some(Verdict { wait, remaining, reset })
     }
+}
 
-    fn in_process(&self, key: &String) -> Duration {
-        if self.local.len() > KEYS_BEFORE_CLEANUP {
-            self.local.retain_recent();
-        }
-        match self.local.check_key(key) {
-            Ok(()) => Duration::ZERO,
-            Err(refused) => {
-                refused.wait_time_from(governor::clock::DefaultClock::default().now()).max(Duration::from_millis(1))
-            }
+/// Asks the limit of the client's address before anything is looked at, and tells in the answer how each
+/// limit stands that was asked on the way.
+pub async fn per_address(State(app): State<App>, client: ClientIp, request: Request, next: Next) -> Response {
+    // Probes must get through, and webhooks have limits of their own: a PBX has one address.
+    let granted = if capacity::scope(&request) == Some(CapacityScope::Api) {
+        app.ip_limit.check(&client.bucket()).await
+    } else {
+        Ok(())
+    };
+    let mut response = match granted {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    let (policies, standings) = stats::limits();
+    for (name, items) in [(POLICY, policies), (STANDING, standings)] {
+        if let Ok(value) = HeaderValue::try_from(items.join(", "))
+            && !value.is_empty()
+        {
+            response.headers_mut().insert(name, value);
         }
     }
+    response
 }

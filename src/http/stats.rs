@@ -1,10 +1,11 @@
-//! What one HTTP request did, gathered while it runs for its log line: who, how many queries, what
-//! the cache said. Lives in a task-local, so that no signature has to carry it.
+//! What one HTTP request did, gathered while it runs for its log line and the headers of its answer:
+//! who, how many queries, what the cache said, how the limits stand that were asked. Lives in a
+//! task-local, so that no signature has to carry it.
 
 use std::{
     future::Future,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,7 +24,11 @@ pub struct RequestStats {
     query_nanos: AtomicU64,
     user: OnceLock<(i64, Role)>,
     cache: OnceLock<CacheResult>,
+    limits: Mutex<Limits>,
 }
+
+/// The policies of the limits that were asked, and how each of them stands: items of two header fields.
+type Limits = (Vec<String>, Vec<String>);
 
 impl RequestStats {
     /// Statements run.
@@ -72,4 +77,20 @@ pub fn record_user(id: i64, role: Role) {
 /// Notes what the cache said; the first look-up counts.
 pub fn record_cache(result: CacheResult) {
     let _ = CURRENT.try_with(|stats| stats.cache.set(result));
+}
+
+/// Notes that a limit was asked, as its header fields have it.
+pub fn record_limit(policy: String, standing: String) {
+    let _ = CURRENT.try_with(|stats| {
+        let (policies, standings) = &mut *stats.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        policies.push(policy);
+        standings.push(standing);
+    });
+}
+
+/// The limits that were asked so far.
+#[must_use]
+pub fn limits() -> Limits {
+    let limits = CURRENT.try_with(|stats| stats.limits.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    limits.unwrap_or_default()
 }

@@ -34,7 +34,7 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
     let now = app.clock.now();
     let phone = newcomer.phone.as_deref().map(|text| e164(app, text)).transpose()?;
     let vault = newcomer.passport.as_ref().map(|passport| vault(app, passport, now.date_naive())).transpose()?;
-    let hash = app.passwords.hash(newcomer.password.expose().to_owned()).await?;
+    let hash = app.passwords.hash(newcomer.password.expose()).await?;
 
     let mut tx = app.db.begin().await?;
     let found = dictionaries::store::city_ids(&mut tx, &newcomer.cities).await?;
@@ -85,7 +85,7 @@ pub async fn edit(
     let passport = changes.passport.as_ref().and_then(Option::as_ref);
     let vault = passport.map(|passport| vault(app, passport, now.date_naive())).transpose()?;
     let hash = match &changes.password {
-        Some(password) => Some(app.passwords.hash(password.expose().to_owned()).await?),
+        Some(password) => Some(app.passwords.hash(password.expose()).await?),
         None => None,
     };
 

@@ -7,6 +7,7 @@
     clippy::panic,
     reason = "clippy.toml allows them in tests, not in what tests share"
 )]
+#![allow(clippy::float_cmp, reason = "counters hold whole numbers")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,7 +6,7 @@ use switchboard::auth::Role;
 use crate::{
     support::{
         MOSCOW, TestApp,
-        actor::{Actor, Answer},
+        actor::{self, Actor, Answer},
         metrics::Scrape,
         redis::TestRedis,
     },
@@ -62,7 +62,8 @@ async fn a_redis_that_is_gone_costs_no_answer_and_is_used_again_when_it_is_back(
 
 /// One wrong sign-in from the address of `actor`.
 async fn knock(actor: &Actor) -> Answer {
-    actor.post("/api/v1/auth/login", json!({ "login": "nobody", "password": "wrong password" })).await
+    let login = format!("nobody{}", actor::number());
+    actor.post("/api/v1/auth/login", json!({ "login": login, "password": "wrong password" })).await
 }
 
 async fn refused(actor: &Actor, tries: usize) -> usize {

@@ -94,7 +94,7 @@ fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
         common.push(error::MALFORMED);
     }
     if tag(operation) != "ops" {
-        common.extend([error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
+        common.extend([error::RATE_LIMITED, error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
     }
     common
 }

@@ -1,0 +1,144 @@
+//! Who keeps failing to sign in waits ever longer, and nobody else does.
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use switchboard::{auth::Role, config::Config};
+
+use crate::support::{
+    MOSCOW, PASSWORD, TestApp,
+    actor::{Actor, Answer},
+    config, process,
+};
+
+const WRONG: &str = "wrong horse battery";
+
+/// Where the limit of an address is in nobody's way.
+fn unlimited() -> Config {
+    let mut config = config();
+    config.limits.login_ip = "1000/s".parse().unwrap();
+    config
+}
+
+async fn sign_in(from: &Actor, login: &str, password: &str) -> Answer {
+    from.post("/api/v1/auth/login", json!({ "login": login, "password": password, "session": "token" })).await
+}
+
+/// Status, Retry-After and body, as far as a stranger could learn from them.
+async fn outcome(from: &Actor, login: &str, password: &str) -> (u16, String, Value) {
+    let answer = sign_in(from, login, password).await;
+    let (status, wait) = (answer.status.as_u16(), answer.header("retry-after").to_owned());
+    let mut body = answer.json();
+    body.as_object_mut().unwrap().remove("trace_id");
+    (status, wait, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_failures_are_free_and_then_each_doubles_the_wait_the_same_for_a_login_that_nobody_has() {
+    let app = TestApp::start_with(unlimited()).await;
+    let owner = app.actor(Role::Operator, &[MOSCOW]).await;
+    let attacker = app.stranger();
+    let mut seen = Vec::new();
+    for login in [owner.login.as_str(), "nobody"] {
+        let mut outcomes = Vec::new();
+        for _ in 0..6 {
+            outcomes.push(outcome(&attacker, login, WRONG).await);
+        }
+        for seconds in [5, 10] {
+            // The right one is not looked at either.
+            outcomes.push(outcome(&attacker, login, PASSWORD).await);
+            app.clock.advance(TimeDelta::milliseconds(seconds * 1_000 - 1));
+            outcomes.push(outcome(&attacker, login, WRONG).await);
+            app.clock.advance(TimeDelta::milliseconds(1));
+            outcomes.push(outcome(&attacker, login, WRONG).await);
+        }
+        let summary: Vec<(u16, &str)> = outcomes.iter().map(|(status, wait, _)| (*status, wait.as_str())).collect();
+        let (failed, locked) = ((401, ""), |wait| (429, wait));
+        let mut expected = vec![failed; 5];
+        expected.extend([locked("5"), locked("5"), locked("1"), failed, locked("10"), locked("1"), failed]);
+        assert_eq!(summary, expected, "{login}");
+        seen.push(outcomes);
+    }
+    assert_eq!(seen[0], seen[1]);
+
+    // Whoever the login belongs to is elsewhere, and notices nothing.
+    sign_in(&app.stranger(), &owner.login, PASSWORD).await.expect(200);
+    // Nor do other logins of that address.
+    let other = app.actor(Role::Operator, &[MOSCOW]).await;
+    sign_in(&attacker, &other.login, PASSWORD).await.expect(200);
+
+    let scrape = app.scrape().await;
+    assert_eq!(scrape.value("rate_limited_total{scope=\"login\"}"), 10.0);
+    assert_eq!(scrape.value("auth_attempts_total{result=\"locked\"}"), 10.0);
+    // What administrators read. A login that nobody has is not written down.
+    let count =
+        async |what: &str| app.database.count(&format!("SELECT count(*) FROM login_attempts WHERE {what}")).await;
+    let from = format!("address = '{}'", attacker.address);
+    for (who, what) in [(format!("user_id = {}", owner.id), &from), ("user_id IS NULL".to_owned(), &from)] {
+        assert_eq!(count(&format!("{who} AND {what} AND result = 'rejected'")).await, 7, "{who}");
+        assert_eq!(count(&format!("{who} AND {what} AND result = 'locked'")).await, 5, "{who}");
+    }
+    assert_eq!(count(&format!("user_id = {} AND result = 'success'", owner.id)).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_or_a_day_without_failures_forgets_them() {
+    let app = TestApp::start_with(unlimited()).await;
+    let owner = app.actor(Role::Operator, &[MOSCOW]).await;
+    let client = app.stranger();
+    let fail = async |times: usize| {
+        for _ in 0..times {
+            sign_in(&client, &owner.login, WRONG).await.problem(401, "bad_credentials");
+        }
+    };
+    fail(4).await;
+    sign_in(&client, &owner.login, PASSWORD).await.expect(200);
+    fail(5).await;
+    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+    app.clock.advance(TimeDelta::seconds(5));
+    sign_in(&client, &owner.login, PASSWORD).await.expect(200);
+    fail(5).await;
+    app.clock.advance(TimeDelta::hours(24) + TimeDelta::seconds(1));
+    fail(5).await;
+    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_tries_at_once_five_are_looked_at() {
+    let app = TestApp::start_with(unlimited()).await;
+    let owner = app.actor(Role::Operator, &[MOSCOW]).await;
+    let attacker = app.stranger();
+    let answers = join_all((0..30).map(|_| sign_in(&attacker, &owner.login, WRONG))).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(401), count(429)), (5, 25));
+    assert!(answers.iter().all(|answer| answer.status != 429 || answer.header("retry-after") == "5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_at_the_server_lifts_the_locks_of_a_user() {
+    let app = TestApp::start_with(unlimited()).await;
+    let owner = app.actor(Role::Operator, &[MOSCOW]).await;
+    let clients = [app.stranger(), app.stranger()];
+    for client in &clients {
+        for _ in 0..5 {
+            sign_in(client, &owner.login, WRONG).await.problem(401, "bad_credentials");
+        }
+        sign_in(client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+    }
+    let environment = [("DATABASE_URL", app.database.url())];
+    let unlock = async |login: &str| process::run_beside(&["user", "unlock", login], &environment).await;
+    let said = unlock(&owner.login.to_uppercase()).await.success();
+    assert!(said.contains("may sign in again") && said.contains(" 2 address"), "{said}");
+    for client in &clients {
+        sign_in(client, &owner.login, PASSWORD).await.expect(200);
+    }
+    assert!(unlock(&owner.login).await.success().contains("was not locked"));
+    let audited = format!(
+        "SELECT count(*) FROM audit_log WHERE action = 'account_unlocked' AND via = 'cli' AND actor_id IS NULL
+            AND subject = 'users' AND subject_id = {}",
+        owner.id
+    );
+    assert_eq!(app.database.count(&audited).await, 2);
+    let complaint = unlock("nobody").await.failure(1);
+    assert!(complaint.contains("there is no user \"nobody\""), "{complaint}");
+}
