@@ -99,7 +99,12 @@ impl App {
         });
         let limit = |scope, rate| Limit::new(scope, rate, config.limits.replicas, redis.clone(), metrics.clone());
         Ok(Self(Arc::new(Shared {
-            tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
+            tokens: Tokens::new(
+                &config.jwt.secret,
+                &config.jwt.previous_secret,
+                TimeDelta::seconds(i64::from(config.jwt.ttl_s)),
+                clock.clone(),
+            ),
             keys: Keys::derive(&config.jwt.secret, &config.jwt.previous_secret)?,
             passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,

@@ -23,7 +23,7 @@ use crate::{
     events, files,
     http::{
         capacity::{self, Capacity},
-        docs, guard, health, observe, rate_limit,
+        csrf, docs, guard, health, observe, rate_limit,
     },
     phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
@@ -154,8 +154,17 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::RANGE,
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("traceparent"),
+            HeaderName::from_static("idempotency-key"),
+            csrf::HEADER,
         ])
-        .expose_headers([header::CONTENT_DISPOSITION, header::ETAG, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+        ])
         .max_age(Duration::from_mins(10))
 }
 

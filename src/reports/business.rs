@@ -33,7 +33,8 @@ pub struct BusinessMetrics {
     #[schema(value_type = String, example = "0.00")]
     #[serde(serialize_with = "rubles")]
     pub handover_outstanding: Decimal,
-    /// Users with a live session who work in one's cities, by role.
+    /// Users who signed in or refreshed their session within the lifetime of an access token and work in one's
+    /// cities, by role.
     #[schema(example = json!({"manager": 1, "operator": 2}))]
     pub active_users: BTreeMap<&'static str, i64>,
     /// Calls that wait in triage, by reason; those without a city are everybody's.

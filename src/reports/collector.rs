@@ -6,6 +6,7 @@ pub mod store;
 
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::sleep;
 
@@ -46,7 +47,9 @@ pub async fn collect(app: &App, db: &mut Conn) -> Result<(), DbError> {
     let started = Instant::now();
     let taken_at = app.clock.now();
     let round = async {
-        let figures = store::compute(db, taken_at, app.config.sla.offer_timeout_s).await?;
+        // Who is at work refreshes their session whenever an access token ends.
+        let refreshed_since = taken_at - TimeDelta::seconds(i64::from(app.config.jwt.ttl_s));
+        let figures = store::compute(db, taken_at, refreshed_since, app.config.sla.offer_timeout_s).await?;
         let value = serde_json::to_value(&figures).map_err(|error| DbError::Sql(sqlx::Error::Encode(error.into())))?;
         let duration = started.elapsed().as_secs_f64();
         store::keep(db, taken_at, duration, value).await?;

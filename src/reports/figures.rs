@@ -21,7 +21,7 @@ pub const STEP: f64 = 1.05;
 pub struct Figures {
     /// By city id.
     pub cities: BTreeMap<i64, CityFigures>,
-    /// Users with a live session.
+    /// Users with a live session that they opened or refreshed lately.
     pub active_users: Vec<ActiveUsers>,
     /// Calls in triage that belong to no city, and so to everybody who handles calls.
     pub triage: Triage,

@@ -309,7 +309,7 @@ catalogue! {
     gauge requests_stuck = "switchboard_service_requests_stuck" { status: RequestStatus }
         "Service requests that are in a state for longer than they should be.";
     gauge active_users = "switchboard_active_users" { role: Role }
-        "Users with a live session; absent until the collector's first round.";
+        "Users who signed in or refreshed their session within the lifetime of an access token; absent until the collector's first round.";
     gauge collector_last_success = "switchboard_collector_last_success_timestamp_seconds" {}
         "When the figures of the collector were true that this replica exports; absent until there are any.";
     histogram collector_duration = "switchboard_collector_duration_seconds" (OPERATION_SECONDS) [zero] {}

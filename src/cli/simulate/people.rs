@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,8 +13,10 @@ use super::{
     api::{Answer, Api, Lane},
     tally::Tally,
 };
-use crate::{auth::Role, cli::demo::DemoUser};
+use crate::{auth::Role, cli::demo::DemoUser, clock::Clock};
 
+/// Tokens are renewed so long before they end.
+const AHEAD: TimeDelta = TimeDelta::seconds(30);
 /// Tries to sign in while others do, or the limit is used up by earlier runs.
 const TRIES: u32 = 30;
 
@@ -29,14 +32,22 @@ pub struct Person {
     pub id: i64,
     password: String,
     address: String,
-    token: RwLock<String>,
+    session: RwLock<Session>,
     api: Arc<Api>,
     tally: Arc<Tally>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Session {
     access_token: String,
+    expires_at: DateTime<Utc>,
+    refresh_token: String,
+}
+
+impl Session {
+    fn is_due(&self) -> bool {
+        Clock::System.now() + AHEAD >= self.expires_at
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,17 +74,17 @@ impl Person {
             id: 0,
             password: user.password.clone(),
             address,
-            token: RwLock::new(String::new()),
+            session: RwLock::default(),
             api: api.clone(),
             tally: tally.clone(),
         };
-        *person.token.write().await = person.open_session().await?;
+        *person.session.write().await = person.open_session().await?;
         let me = person.ask(Method::GET, "/auth/me", None, None).await.context("asking who they are")?;
         person.id = me.read::<Me>().map_err(anyhow::Error::msg)?.id;
         Ok(person)
     }
 
-    async fn open_session(&self) -> anyhow::Result<String> {
+    async fn open_session(&self) -> anyhow::Result<Session> {
         let body = json!({ "login": self.login, "password": self.password, "session": "token" });
         for _ in 0..TRIES {
             let request = self.api.request(Method::POST, "/auth/login", &self.address).json(&body);
@@ -81,7 +92,7 @@ impl Person {
             match answer.status {
                 StatusCode::OK => {
                     self.tally.lock().signed_in += 1;
-                    return Ok(answer.read::<Session>().map_err(anyhow::Error::msg)?.access_token);
+                    return answer.read().map_err(anyhow::Error::msg);
                 }
                 // Hashing takes a core for a quarter of a second: who comes too early is asked to wait.
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -94,6 +105,37 @@ impl Person {
             }
         }
         bail!("{} cannot sign in: the server stays too busy", self.login)
+    }
+
+    /// An access token that is good for a while yet, and is not `refused`.
+    async fn token(&self, refused: Option<&str>) -> anyhow::Result<String> {
+        let is_good = |session: &Session| !session.is_due() && refused != Some(&session.access_token);
+        {
+            let session = self.session.read().await;
+            if is_good(&session) {
+                return Ok(session.access_token.clone());
+            }
+        }
+        let mut session = self.session.write().await;
+        if !is_good(&session) {
+            *session = match self.refresh(&session.refresh_token).await? {
+                Some(next) => next,
+                None => self.open_session().await?,
+            };
+        }
+        Ok(session.access_token.clone())
+    }
+
+    /// `None` when the session is over.
+    async fn refresh(&self, refresh_token: &str) -> anyhow::Result<Option<Session>> {
+        let body = json!({ "refresh_token": refresh_token });
+        let request = self.api.request(Method::POST, "/auth/refresh", &self.address).json(&body);
+        let answer = self.api.send(request, Lane::Api, &self.tally).await.map_err(anyhow::Error::msg)?;
+        if answer.status != StatusCode::OK {
+            return Ok(None);
+        }
+        self.tally.lock().refreshed += 1;
+        answer.read().map(Some).map_err(anyhow::Error::msg)
     }
 
     /// Asks for something. Refusals because somebody was quicker are answers; whatever else is not a
@@ -114,9 +156,15 @@ impl Person {
     }
 
     async fn send(&self, method: &Method, path: &str, body: Option<&Value>, if_match: Option<&str>) -> Option<Answer> {
-        let mut renewed = false;
+        let mut refused = None;
         loop {
-            let token = self.token.read().await.clone();
+            let token = match self.token(refused.as_deref()).await {
+                Ok(token) => token,
+                Err(error) => {
+                    self.tally.error(format!("{error:#}"));
+                    return None;
+                }
+            };
             let mut request = self.api.request(method.clone(), path, &self.address).bearer_auth(&token);
             if let Some(body) = body {
                 request = request.json(body);
@@ -131,20 +179,10 @@ impl Person {
                     return None;
                 }
             };
-            if answer.status != StatusCode::UNAUTHORIZED || renewed {
+            if answer.status != StatusCode::UNAUTHORIZED || refused.is_some() {
                 return Some(answer);
             }
-            renewed = true;
-            let mut current = self.token.write().await;
-            if *current == token {
-                match self.open_session().await {
-                    Ok(token) => *current = token,
-                    Err(error) => {
-                        self.tally.error(format!("{error:#}"));
-                        return None;
-                    }
-                }
-            }
+            refused = Some(token);
         }
     }
 

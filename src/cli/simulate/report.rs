@@ -49,6 +49,7 @@ pub fn compare(counts: &Counts, delta: &Delta, kept: u32) -> Vec<Row> {
         rows.push(Row::count(what, ours, delta.rise(name, labels)));
     };
     add("sign-ins", counts.signed_in, "auth_attempts_total", &[("result", "success")]);
+    add("refreshes", counts.refreshed, "auth_refreshes_total", &[("result", "success")]);
     for (outcome, ours) in [
         ("accepted", counts.accepted),
         ("duplicate", counts.duplicates),

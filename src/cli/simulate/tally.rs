@@ -24,6 +24,7 @@ const HOPELESS: u32 = 25;
 #[derive(Debug, Default)]
 pub struct Counts {
     pub signed_in: u32,
+    pub refreshed: u32,
     pub calls_by_kind: BTreeMap<Kind, u32>,
     /// Deliveries of an event for the first time.
     pub accepted: u32,

@@ -55,16 +55,21 @@ pub async fn keep(db: &mut Conn, taken_at: DateTime<Utc>, duration_s: f64, figur
     telemetry.run(DbOperation::CollectorKeep, query.execute(pg)).await.map(drop)
 }
 
-/// Reads everything in one snapshot. If it fails the connection is left in its transaction, and must be
+/// Reads everything in one snapshot; users are at work whose sessions were refreshed since. If it fails the connection is left in its transaction, and must be
 /// dropped.
 ///
 /// # Errors
 /// As the database.
-pub async fn compute(db: &mut Conn, now: DateTime<Utc>, offer_timeout_s: u32) -> Result<Figures, DbError> {
+pub async fn compute(
+    db: &mut Conn,
+    now: DateTime<Utc>,
+    refreshed_since: DateTime<Utc>,
+    offer_timeout_s: u32,
+) -> Result<Figures, DbError> {
     let (pg, telemetry) = db.parts();
     let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     telemetry.run(DbOperation::Begin, begin.execute(&mut *pg)).await?;
-    let figures = read(pg, telemetry, now, offer_timeout_s).await?;
+    let figures = read(pg, telemetry, now, refreshed_since, offer_timeout_s).await?;
     telemetry.run(DbOperation::Commit, sqlx::raw_sql("COMMIT").execute(pg)).await?;
     Ok(figures)
 }
@@ -90,6 +95,7 @@ async fn read(
     pg: &mut PgConnection,
     telemetry: &Telemetry,
     now: DateTime<Utc>,
+    refreshed_since: DateTime<Utc>,
     offer_timeout_s: u32,
 ) -> Result<Figures, DbError> {
     let mut figures = Figures::default();
@@ -179,7 +185,7 @@ async fn read(
     }
     money(pg, telemetry, now, &mut figures).await?;
     calls(pg, telemetry, now, &mut figures).await?;
-    present(pg, telemetry, now, offer_timeout_s, &mut figures).await?;
+    present(pg, telemetry, now, refreshed_since, offer_timeout_s, &mut figures).await?;
     Ok(figures)
 }
 
@@ -289,6 +295,7 @@ async fn present(
     pg: &mut PgConnection,
     telemetry: &Telemetry,
     now: DateTime<Utc>,
+    refreshed_since: DateTime<Utc>,
     offer_timeout_s: u32,
     figures: &mut Figures,
 ) -> Result<(), DbError> {
@@ -322,9 +329,10 @@ async fn present(
                     WHERE u.status = 'active'
                       AND EXISTS (SELECT FROM sessions s
                                    WHERE s.user_id = u.id AND s.revoked_at IS NULL AND s.expires_at > $1
-                                     AND s.token_version = u.token_version)) AS active
+                                     AND s.refreshed_at > $2 AND s.token_version = u.token_version)) AS active
             GROUP BY role, cities"#,
-        now
+        now,
+        refreshed_since
     );
     figures.active_users = telemetry.run(operation, query.fetch_all(&mut *pg)).await?;
 
