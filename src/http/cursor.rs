@@ -121,6 +121,18 @@ mod tests {
         }
 
         #[test]
+        fn what_is_accepted_is_what_was_given_out(
+            text in prop_oneof![
+                any::<[u8; 16]>().prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
+                "AA[A-Za-z0-9_=-]{18,22}",
+            ],
+        ) {
+            if let Ok(cursor) = Cursor::decode(&text) {
+                prop_assert_eq!(cursor.encode(), text);
+            }
+        }
+
+        #[test]
         fn arbitrary_text_never_panics(text: String) {
             let _ = Cursor::decode(&text);
         }
