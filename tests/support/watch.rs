@@ -12,10 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tracing::Metadata;
-use tracing_subscriber::{
-    Layer, filter::FilterFn, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt,
-};
+use tracing_subscriber::{fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::actor::Answer;
 
@@ -107,12 +104,7 @@ pub fn install() {
         let layer = tracing_subscriber::fmt::layer()
             .json()
             .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
-            .with_writer(Mutex::new(open(TRACE)))
-            .with_filter(FilterFn::new(heard));
+            .with_writer(Mutex::new(open(TRACE)));
         tracing_subscriber::registry().with(layer).init();
     });
-}
-
-fn heard(_: &Metadata<'_>) -> bool {
-    true
 }
