@@ -63,7 +63,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_writes_their_own_address(claims in "[0-9a-f:., \\PC]{0,40}", client: std::net::Ipv4Addr) {
+        fn nobody_writes_their_own_address(
+            claims in prop_oneof!["[0-9a-f:., \\PC]{0,40}", "(10\\.[0-9]\\.[0-9]\\.[0-9],? ?|203\\.0\\.113\\.[0-9],? ?){0,3}"],
+            client: std::net::Ipv4Addr,
+        ) {
             let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
             prop_assume!(!trusted[0].contains(&IpAddr::V4(client)));
             // Straight to us, what they claim counts for nothing,

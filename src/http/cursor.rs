@@ -122,11 +122,15 @@ mod tests {
 
         #[test]
         fn what_is_accepted_is_what_was_given_out(
-            text in prop_oneof![
-                any::<[u8; 16]>().prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
-                "AA[A-Za-z0-9_=-]{18,22}",
-            ],
+            micros in 0_i64..4_000_000_000_000_000,
+            id: i64,
+            from in 0..4_usize,
+            rest in "[A-Za-z0-9_= -]{0,3}",
         ) {
+            let at = DateTime::from_timestamp_micros(micros).unwrap();
+            let mut text = Cursor { at, id }.encode();
+            text.truncate(text.len() - from);
+            text.push_str(&rest);
             if let Ok(cursor) = Cursor::decode(&text) {
                 prop_assert_eq!(cursor.encode(), text);
             }

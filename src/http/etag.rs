@@ -110,9 +110,9 @@ mod tests {
         fn any_header_is_read_or_refused_and_matches_only_what_it_names(
             bytes in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..12),
-                "(\\*|(W/)?\"?[0-9]{1,2}\"?)(, ?\"[0-9]\"){0,2}".prop_map(String::into_bytes),
+                "(\\*|(W/)?\"[0-2]\"|\"?0?[0-2]\"?)(, ?(W/)?\"[0-2]\"){0,2}".prop_map(String::into_bytes),
             ],
-            version in 0..20_i32,
+            version in 0..3_i32,
         ) {
             let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
             let request = axum::http::Request::get("/").header(header::IF_MATCH, value).body(()).unwrap();
