@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate backup restore test scale lint audit coverage docs sqlx build-release clean
+.PHONY: help run simulate backup restore test scale security fuzz-api mutants lint audit coverage docs sqlx build-release clean
 
 # Many tests wait rather than compute.
 threads := $(shell expr 2 '*' `getconf _NPROCESSORS_ONLN`)
@@ -38,18 +38,35 @@ restore: ## Read a backup back: ARGS="--from DIR", and --force to replace what i
 	exec $(program) restore $(ARGS)
 
 test: ## Run all tests
-	@scripts/setup postgres redis promtool
+	@scripts/setup postgres redis promtool python
 	cargo test --locked -- --test-threads=$(threads)
 	cargo test --locked --test stack
+	scripts/security --check
 
 scale: ## Measure lists, searches and exports over a million service requests; prints the plans
 	@scripts/setup postgres
 	cargo test --locked --test scale -- --nocapture
 
+security: ## Run every test that docs/SECURITY.md names; prints item, test, result
+	@scripts/setup postgres redis promtool python cargo-deny
+	cargo build --locked
+	@# cargo-deny looks at every platform's dependencies, a build fetches only this one's.
+	cargo fetch --locked
+	scripts/security
+
+fuzz-api: ## Send what the OpenAPI document allows, and what not, to a server; FUZZ_SECONDS=20 a role, FUZZ_SEED=1
+	@scripts/setup postgres python
+	cargo build --locked
+	scripts/fuzz-api
+
+mutants: ## Break rights, moves, tokens and keys line by line; fail if tests notice fewer than 85 %
+	@scripts/setup cargo-mutants
+	scripts/mutants
+
 lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell scripts
 	@scripts/setup rustfmt clippy cargo-deny postgres shellcheck
 	cargo fmt --check
-	shellcheck scripts/* .ci/run
+	shellcheck $$(grep -l -m 1 '^#!.*bash$$' scripts/* .ci/run 2>/dev/null)
 	@# cargo-deny looks at every platform's dependencies, a build fetches only this one's.
 	cargo fetch --locked
 	cargo deny --offline check bans licenses sources

@@ -1,7 +1,7 @@
 //! What the API takes and gives for files.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::wire_enum;
@@ -53,7 +53,8 @@ pub struct FileView {
 }
 
 /// A file to be attached.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"kind": "photo", "file": "(the content)"}))]
 #[expect(dead_code, reason = "documents a body that is read as it comes in")]
 pub struct UploadForm {

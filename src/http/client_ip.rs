@@ -57,7 +57,28 @@ fn resolve(peer: IpAddr, forwarded: &str, trusted: &[IpNet]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn nobody_writes_their_own_address(
+            claims in prop_oneof!["[0-9a-f:., \\PC]{0,40}", "(10\\.[0-9]\\.[0-9]\\.[0-9],? ?|203\\.0\\.113\\.[0-9],? ?){0,3}"],
+            client: std::net::Ipv4Addr,
+        ) {
+            let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
+            prop_assume!(!trusted[0].contains(&IpAddr::V4(client)));
+            // Straight to us, what they claim counts for nothing,
+            prop_assert_eq!(resolve(client.into(), &claims, &trusted), IpAddr::V4(client));
+            // and through a balancer only what the balancer has seen.
+            let seen = resolve("10.0.0.1".parse().unwrap(), &format!("{claims},{client}"), &trusted);
+            prop_assert_eq!(seen, IpAddr::V4(client));
+            // Whatever it comes to has a bucket, which says nothing but the address.
+            let claimed = ClientIp(resolve("10.0.0.1".parse().unwrap(), &claims, &trusted));
+            prop_assert!(claimed.bucket().chars().all(|c| c.is_ascii_hexdigit() || ".:/".contains(c)));
+        }
+    }
 
     #[test]
     fn only_configured_balancers_are_believed() {

@@ -90,6 +90,7 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
@@ -105,6 +106,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_header_is_read_or_refused_and_matches_only_what_it_names(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..12),
+                "(\\*|(W/)?\"[0-2]\"|\"?0?[0-2]\"?)(, ?(W/)?\"[0-2]\"){0,2}".prop_map(String::into_bytes),
+            ],
+            version in 0..3_i32,
+        ) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let request = axum::http::Request::get("/").header(header::IF_MATCH, value).body(()).unwrap();
+            let read = IfMatch::from_request_parts(&mut request.into_parts().0, &()).now_or_never().unwrap();
+            match read {
+                Ok(wanted) => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    let named = text.split(',').any(|tag| tag.trim() == format!("\"{version}\""));
+                    prop_assert_eq!(wanted.check(version).is_ok(), named || text.trim() == "*");
+                }
+                Err(error) => prop_assert_eq!(error.kind().code, "malformed"),
+            }
+        }
+
         #[test]
         fn arbitrary_text_never_panics_and_never_matches_by_chance(text in "[^0-9*]*") {
             prop_assert!(IfMatch::parse(&text).check(3).is_err());

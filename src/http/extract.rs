@@ -1,7 +1,7 @@
 //! Extractors whose rejections are problems: [`ValidJson`] and [`ValidQuery`] parse, then validate,
 //! and report each bad field by its JSON pointer; [`Id`] is a path id.
 
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 use axum::{
     body::{Bytes, HttpBody},
@@ -137,10 +137,17 @@ fn json_error(error: &serde_path_to_error::Error<serde_json::Error>) -> AppError
     AppError::invalid_field(pointer, in_words(&inner.to_string()))
 }
 
-/// serde appends the position, which a pointer makes redundant; and what parsers of times and amounts say
-/// is for those who wrote them.
-fn in_words(message: &str) -> &str {
+/// serde appends the position, which a pointer makes redundant, and quotes the value, which may be a client's; and
+/// what parsers of times and amounts say is for those who wrote them.
+fn in_words(message: &str) -> Cow<'_, str> {
     let message = message.rfind(" at line ").map_or(message, |at| &message[..at]);
+    let unquoted = ["invalid type", "invalid value", "unknown variant"].iter().find_map(|problem| {
+        let expected = message.strip_prefix(problem)?.rfind(", expected ")?;
+        Some(format!("{problem}{}", &message[problem.len() + expected..]))
+    });
+    if let Some(unquoted) = unquoted {
+        return unquoted.into();
+    }
     match message {
         "premature end of input"
         | "input contains invalid characters"
@@ -149,11 +156,12 @@ fn in_words(message: &str) -> &str {
         | "input is not enough for unique date and time" => {
             "is no time such as 2026-10-05T10:00:00+07:00, or no day such as 2026-10-05 where one is asked for \
              (in a URL, + is written %2B)"
+                .into()
         }
         _ if message.contains("a Decimal type representing a fixed-point number") => {
-            "is no amount in a string, such as \"1500.50\""
+            "is no amount in a string, such as \"1500.50\"".into()
         }
-        other => other,
+        other => other.into(),
     }
 }
 
@@ -219,4 +227,22 @@ pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) 
 /// When it has the wrong type or form.
 pub fn discreet<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(deserializer).map_err(|_| D::Error::custom("has the wrong type or form"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        for (message, said) in [
+            ("invalid type: integer `79161234567`, expected a string", "invalid type, expected a string"),
+            ("invalid type: string \"a, expected b\", expected i64 at line 1 column 9", "invalid type, expected i64"),
+            ("invalid value: integer `-5`, expected u32", "invalid value, expected u32"),
+            ("unknown variant `Olga`, expected `new` or `done`", "unknown variant, expected `new` or `done`"),
+            ("missing field `city`", "missing field `city`"),
+        ] {
+            assert_eq!(in_words(message), said);
+        }
+    }
 }

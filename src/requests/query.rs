@@ -137,9 +137,12 @@ fn phone_pattern(text: &str, region: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::FromRequestParts;
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::extract::ValidQuery;
 
     #[test]
     fn the_search_box_knows_numbers_phones_and_words() {
@@ -174,15 +177,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn bad_parameters_are_named() {
-        let none = Dictionaries {
+    fn no_dictionaries() -> Dictionaries {
+        Dictionaries {
             cities: vec![],
             request_types: vec![],
             directions: vec![],
             transaction_types: vec![],
             campaigns: vec![],
-        };
+        }
+    }
+
+    /// Reads a query string as the handler does.
+    fn read(query: &str) -> Result<Filter, AppError> {
+        let uri = axum::http::Uri::builder().path_and_query(format!("/?{query}")).build().unwrap();
+        let (mut parts, ()) = axum::http::Request::get(uri).body(()).unwrap().into_parts();
+        let reading = ValidQuery::<ListParams>::from_request_parts(&mut parts, &());
+        Filter::new(reading.now_or_never().unwrap()?.0, "RU", &no_dictionaries())
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused_and_gives_sql_only_what_it_can_take(
+            query in "((city|status|master|type|campaign|created_from|phone|text|cursor|limit|x)=\
+                      ([0-9]{1,25}|new|-1|2026-10-05|[%A-F0-9]{0,6}|[a-z+,.;_-]{0,8})&?){0,4}",
+        ) {
+            match read(&query) {
+                Ok(filter) => {
+                    prop_assert!((1..=200).contains(&filter.limit));
+                    for name in filter.statuses.iter().flatten() {
+                        prop_assert!(name.parse::<Status>().is_ok());
+                    }
+                    for pattern in [&filter.phone, &filter.search.phone].into_iter().flatten() {
+                        let digits = pattern.trim_end_matches(['%', '+']);
+                        prop_assert!(!digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()), "{}", pattern);
+                    }
+                }
+                Err(error) => prop_assert_eq!(error.kind().code, "invalid"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_parameters_are_named() {
+        let none = no_dictionaries();
         let filter = |params: ListParams| Filter::new(params, "RU", &none);
         assert!(filter(ListParams { status: Some("new,callback".into()), ..ListParams::default() }).is_ok());
         assert_eq!(

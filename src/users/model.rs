@@ -121,24 +121,27 @@ pub struct Master {
     pub status: UserStatus,
     /// What only those who manage masters see, and the master.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MasterDetails)]
     pub details: Option<MasterDetails>,
 }
 
-/// The rest of a master.
+/// The rest of a master: all of it, or nothing.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct MasterDetails {
     /// What they sign in with.
-    #[schema(example = "ivan")]
+    #[schema(required = false, example = "ivan")]
     pub login: String,
     /// Where to write.
     #[schema(example = "ivan@example.com")]
     pub email: Option<String>,
     /// The part of a net that they hand over, 0 to 1.
-    #[schema(value_type = String, example = "0.5")]
+    #[schema(required = false, value_type = String, example = "0.5")]
     pub share: Decimal,
     /// When they were created.
+    #[schema(required = false)]
     pub created_at: DateTime<Utc>,
     /// Whether a passport is stored.
+    #[schema(required = false)]
     pub has_passport: bool,
     /// Only for those who manage masters, only when one master is read, and only if it can be opened.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -222,7 +222,8 @@ async fn assert_traces(collector: &Collector, id: i64) {
 }
 
 fn assert_log(log: &[Value], operator: i64) {
-    let line = log.iter().find(|line| line["trace_id"] == TRACE).expect("the log line of the traced request");
+    let is_line = |line: &&Value| line["trace_id"] == TRACE && line["message"] == "request";
+    let line = log.iter().find(is_line).expect("the log line of the traced request");
     assert_eq!(line["level"], "info");
     assert_eq!(line["route"], "/api/v1/requests/{id}/transitions");
     assert_eq!(line["method"], "POST");
@@ -232,8 +233,7 @@ fn assert_log(log: &[Value], operator: i64) {
     assert_eq!(line["db_queries"], 7);
     assert!(line["db_ms"].as_f64().unwrap() > 0.0 && line["duration_ms"].as_f64() >= line["db_ms"].as_f64());
     assert_eq!(line["span_id"].as_str().unwrap().len(), 16);
-    let same_request = log.iter().filter(|line| line["trace_id"] == TRACE && line["message"] == "request");
-    assert_eq!(same_request.count(), 1, "one line a request");
+    assert_eq!(log.iter().filter(is_line).count(), 1, "one line a request");
     let conflict = log.iter().find(|line| line["status"] == 409).unwrap();
     assert_eq!(conflict["error_code"], "transition_not_allowed");
     let text = format!("{log:?}");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::PASSWORD;
+use super::{PASSWORD, watch};
 
 /// A number nobody has had yet in this process.
 pub fn number() -> u32 {
@@ -116,7 +116,9 @@ impl Actor {
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        let answer = Answer { status, headers, text: response.text().await.unwrap() };
+        watch::answer(&answer);
+        answer
     }
 
     /// Sends, and hangs up after the head of the answer: for streams that have no end. An error is read.

@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod redis;
 pub mod sse;
 pub mod telephony;
+pub mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -103,6 +104,7 @@ impl TestApp {
 
     /// A server that reaches its database by `options`.
     pub async fn reaching(mut config: Config, database: Arc<TestDatabase>, options: PgConnectOptions) -> Self {
+        watch::install();
         let data = TempDir::reserve();
         config.data.dir = data.path().to_owned();
         let clock = ManualClock::at(morning());
@@ -157,6 +159,7 @@ impl TestApp {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
+        watch::metrics(&String::from_utf8_lossy(&self.app.metrics.render().unwrap_or_default()));
         for handle in &self.handles {
             handle.shutdown();
         }

@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{JWT_SECRET, PEPPER};
+use super::{JWT_SECRET, PEPPER, watch};
 
 const STARTUP: Duration = Duration::from_mins(1);
 /// A child that does not stop by then is killed and the test fails.
@@ -129,12 +129,16 @@ impl Server {
     fn launch(mut command: Command, environment: &[(&str, String)]) -> Self {
         command.env("SWITCHBOARD_HTTP_ADDR", "127.0.0.1:0").env("SWITCHBOARD_OPS_ADDR", "127.0.0.2:0");
         command.env("SWITCHBOARD_LOG_FORMAT", "json").env("SWITCHBOARD_SHUTDOWN_DELAY_MS", "0");
+        if watch::on() {
+            command.env("SWITCHBOARD_LOG_LEVEL", "trace");
+        }
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (lines, errors) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(String::new())));
         let (sink, stdout) = (lines.clone(), child.stdout.take().unwrap());
         let out = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                watch::note(watch::LOGS, &line);
                 sink.lock().unwrap().push(line);
             }
         });
@@ -142,7 +146,9 @@ impl Server {
         let err = std::thread::spawn(move || {
             let mut buffer = [0; 4_096];
             while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+                let text = String::from_utf8_lossy(&buffer[..count]);
+                watch::note(watch::LOGS, &text);
+                sink.lock().unwrap().push_str(&text);
             }
         });
         let unknown = "0.0.0.0:0".parse().unwrap();

@@ -402,5 +402,25 @@ mod tests {
             let text = String::from_utf8_lossy(&body);
             let _ = (parse(&text), kind(&text), identify(&id, &text));
         }
+
+        #[test]
+        fn what_is_signed_arrives_unchanged_and_nothing_else(
+            body in "[^\0]{0,60}",
+            id in "[a-z0-9_]{1,20}",
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u32,
+        ) {
+            let credentials = Credentials::read(SECRET).unwrap();
+            let signature = format!("v1,{}", sign(&credentials.0[0], &id, "7", body.as_bytes()));
+            let headers = Headers { id: &id, timestamp: "7", signatures: &signature };
+            let check = |body: &[u8]| verify(&credentials, headers, body, DateTime::UNIX_EPOCH);
+            prop_assert_eq!(check(body.as_bytes()).unwrap().json, body.clone());
+            let mut forged = body.into_bytes();
+            if !forged.is_empty() {
+                let at = at.index(forged.len());
+                forged[at] ^= 1 << bit;
+                prop_assert_eq!(check(&forged).unwrap_err(), IntakeError::BadSignature);
+            }
+        }
     }
 }

@@ -153,7 +153,22 @@ fn moment(text: &str, zone: Tz) -> Result<DateTime<Utc>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_amount_and_a_moment_or_none(text in "[-0-9.,:TZ+ /р₽'\\PC]{0,24}", units in 0..=99_999_999_i64) {
+            if let Ok(at) = moment(&text, chrono_tz::Asia::Novosibirsk) {
+                prop_assert!(is_plausible(&at));
+            }
+            let _ = rubles(&text);
+            let amount = Decimal::new(units, 2);
+            prop_assert_eq!(rubles(&amount.to_string()), Some(amount));
+            prop_assert_eq!(rubles(&format!("{} ₽", amount.to_string().replace('.', ","))), Some(amount));
+        }
+    }
 
     #[test]
     fn money_is_read_as_people_write_it() {

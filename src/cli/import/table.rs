@@ -250,6 +250,8 @@ pub(super) fn fold(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const COLUMNS: &[Column] = &[
@@ -275,6 +277,40 @@ mod tests {
         let windows = b"\xcd\xee\xec\xe5\xf0;\xc8\xec\xff\r\n1;\xa8\xeb\xea\xe8\xed\r\n";
         assert_eq!(lines(windows), expected);
         assert_eq!(WINDOWS_1251.chars().count(), 128);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_table_or_none_and_each_row_stands_in_the_file(
+            content in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..80),
+                "number;client_name\r?\n(([0-9a]|\"|;|\r|\n|\u{ff}){0,20})".prop_map(String::into_bytes),
+            ],
+        ) {
+            let Ok(table) = Table::parse(&content, COLUMNS) else { return Ok(()) };
+            let mut last = 1;
+            for row in &table.rows {
+                prop_assert!(row.line > last, "{:?}", table);
+                last = row.line;
+                prop_assert!(!table.raw(row).is_empty());
+                prop_assert!(row.values.as_ref().map_or(true, |values| values.len() == table.headings.len()));
+            }
+        }
+
+        #[test]
+        fn what_was_written_is_read(
+            rows in prop::collection::vec(("[0-9]{1,3}", "[^\0\r\u{feff}]{0,12}"), 0..5),
+        ) {
+            let mut writer = csv::WriterBuilder::new().delimiter(b';').from_writer(Vec::new());
+            writer.write_record(["number", "client_name"]).unwrap();
+            for (number, name) in &rows {
+                writer.write_record([number, name]).unwrap();
+            }
+            let read = Table::parse(&writer.into_inner().unwrap(), COLUMNS).unwrap().rows.into_iter();
+            let read: Vec<_> = read.map(|row| row.values.unwrap()).collect();
+            let written: Vec<_> = rows.iter().map(|(number, name)| row([number, name.trim()])).collect();
+            prop_assert_eq!(read, written);
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder, extensions::ExtensionsBuilder, path::Operation};
+use utoipa::openapi::{
+    Content, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type, extensions::ExtensionsBuilder, path::Operation,
+};
 
 use super::examples;
 use crate::{
@@ -19,6 +21,8 @@ use crate::{
 
 /// The `x-action` of an operation that needs no session.
 pub const PUBLIC: &str = "public";
+/// What If-Match takes (RFC 9110 §13.1.1).
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[^",]*"( *, *(W/)?"[^",]*")*)$"#;
 
 /// Completes the document that the handlers' annotations make.
 pub fn complete(document: &mut OpenApi) {
@@ -27,6 +31,7 @@ pub fn complete(document: &mut OpenApi) {
         let changes = [&mut item.post, &mut item.patch, &mut item.put, &mut item.delete].into_iter().flatten();
         for (operation, changes) in reads.chain(changes.map(|operation| (operation, true))) {
             name_within_feature(operation);
+            say_what_if_match_takes(operation);
             let mut common = say_who_may(operation, changes);
             common.extend(common_errors(operation));
             for kind in common {
@@ -50,6 +55,18 @@ fn tag(operation: &Operation) -> &str {
 fn name_within_feature(operation: &mut Operation) {
     if let Some(name) = &operation.operation_id {
         operation.operation_id = Some(format!("{}_{name}", tag(operation)));
+    }
+}
+
+/// ETags in quotes, or `*`. A header is there or it is not: it is never null.
+fn say_what_if_match_takes(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.name == "If-Match"
+        {
+            let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(ENTITY_TAGS));
+            parameter.schema = Some(schema.into());
+        }
     }
 }
 
