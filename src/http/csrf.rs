@@ -36,7 +36,7 @@ impl Page {
     pub fn of(parts: &Parts, app: &App) -> Self {
         Self {
             cookies: Cookies::of(&parts.headers, app),
-            unsafe_method: !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS),
+            unsafe_method: is_unsafe(&parts.method),
             allowed: comes_from_an_allowed_page(&parts.headers, &app.config.http.allowed_origins),
             token: parts.headers.get(HEADER).and_then(|value| read(value.as_bytes())),
         }
@@ -74,6 +74,10 @@ pub fn token(keys: &Keys, session: &str, cookie: &str) -> String {
     URL_SAFE_NO_PAD.encode(keys.csrf(session, cookie))
 }
 
+fn is_unsafe(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 fn read(text: &[u8]) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
@@ -97,10 +101,14 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn page(method: Method, allowed: bool, token: Option<&str>, cookie: Option<&str>) -> Page {
+    fn page(method: &Method, allowed: bool, token: Option<&str>, cookie: Option<&str>) -> Page {
         let cookies = Cookies { csrf: cookie.map(str::to_owned), ..Cookies::default() };
-        let unsafe_method = !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        Page { cookies, unsafe_method, allowed, token: token.and_then(|token| read(token.as_bytes())) }
+        Page {
+            cookies,
+            unsafe_method: is_unsafe(method),
+            allowed,
+            token: token.and_then(|token| read(token.as_bytes())),
+        }
     }
 
     fn keys(current: &str, previous: &str) -> Keys {
@@ -121,9 +129,9 @@ mod tests {
         assert!(passes(&[("origin", "http://localhost:5173")]));
         assert!(!passes(&[("origin", "http://localhost:5173.evil.example")]));
         assert!(!passes(&[("origin", "null")]));
-        assert!(page(Method::GET, false, None, None).check_origin().is_ok());
-        assert!(page(Method::POST, true, None, None).check_origin().is_ok());
-        assert!(page(Method::POST, false, None, None).check_origin().is_err());
+        assert!(page(&Method::GET, false, None, None).check_origin().is_ok());
+        assert!(page(&Method::POST, true, None, None).check_origin().is_ok());
+        assert!(page(&Method::POST, false, None, None).check_origin().is_err());
     }
 
     #[test]
@@ -131,7 +139,7 @@ mod tests {
         let keys = keys("current", "");
         let good = token(&keys, "session", "cookie");
         let passes = |token: Option<&str>, cookie: Option<&str>, session: &str| {
-            page(Method::POST, true, token, cookie).check_token(&keys, session).is_ok()
+            page(&Method::POST, true, token, cookie).check_token(&keys, session).is_ok()
         };
         assert!(passes(Some(&good), Some("cookie"), "session"));
         assert!(!passes(Some(&good), Some("cookie"), "other"));
@@ -142,13 +150,13 @@ mod tests {
         assert!(!passes(Some(""), Some("cookie"), "session"));
         assert!(!passes(Some(&good[1..]), Some("cookie"), "session"));
         assert!(!passes(Some(&"A".repeat(43)), Some("cookie"), "session"));
-        assert!(page(Method::GET, false, None, None).check_token(&keys, "session").is_ok());
+        assert!(page(&Method::GET, false, None, None).check_token(&keys, "session").is_ok());
     }
 
     #[test]
     fn while_the_secret_changes_the_old_ones_tokens_are_good() {
         let old = token(&keys("old", ""), "session", "cookie");
-        let passes = |keys: &Keys| page(Method::POST, true, Some(&old), Some("cookie")).check_token(keys, "session");
+        let passes = |keys: &Keys| page(&Method::POST, true, Some(&old), Some("cookie")).check_token(keys, "session");
         assert!(passes(&keys("new", "old")).is_ok());
         assert!(passes(&keys("new", "older")).is_err());
         assert!(passes(&keys("new", "")).is_err());
@@ -161,7 +169,7 @@ mod tests {
         fn no_text_that_somebody_made_up_is_a_token(text in ".{0,60}", tail in "[A-Za-z0-9_-]{43}", cookie in ".{0,40}") {
             let keys = keys("current", "previous");
             for text in [text, tail] {
-                prop_assert!(page(Method::POST, true, Some(&text), Some(&cookie)).check_token(&keys, "").is_err());
+                prop_assert!(page(&Method::POST, true, Some(&text), Some(&cookie)).check_token(&keys, "").is_err());
             }
         }
     }
