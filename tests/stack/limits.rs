@@ -17,7 +17,7 @@ async fn let_through(times: usize, at: &[&TestApp], address: &str) -> usize {
         let mut client = server.stranger();
         address.clone_into(&mut client.address);
         // Each login once: it is the limit of the address that is asked for.
-        let body = json!({ "login": format!("nobody{}", number()), "password": PASSWORD });
+        let body = json!({ "login": format!("nobody{}", number()), "password": PASSWORD, "session": "token" });
         let answer = client.post("/api/v1/auth/login", body).await;
         match answer.status.as_u16() {
             401 => count += 1,
@@ -111,7 +111,7 @@ async fn a_server_on_its_own_grants_its_part_and_says_so() {
     let app = TestApp::start_with(config).await;
     let client = app.stranger();
     let knock = async || {
-        let body = json!({ "login": format!("nobody{}", number()), "password": PASSWORD });
+        let body = json!({ "login": format!("nobody{}", number()), "password": PASSWORD, "session": "token" });
         client.post("/api/v1/auth/login", body).await
     };
     for _ in 0..2 {
