@@ -91,7 +91,12 @@ impl App {
             api_salt: config.mango.api_salt.expose().to_owned(),
         });
         Ok(Self(Arc::new(Shared {
-            tokens: Tokens::new(&config.jwt.secret, TimeDelta::seconds(i64::from(config.jwt.ttl_s)), clock.clone()),
+            tokens: Tokens::new(
+                &config.jwt.secret,
+                &config.jwt.previous_secret,
+                TimeDelta::seconds(i64::from(config.jwt.ttl_s)),
+                clock.clone(),
+            ),
             keys: Keys::derive(&config.jwt.secret, &config.jwt.previous_secret)?,
             passports: Vault::new(&config.privacy.passport_key)?,
             passwords: Passwords::new(&config.password, metrics.clone())?,

@@ -21,7 +21,7 @@ use crate::{
     auth, calls, dictionaries,
     error::{self, AppError},
     events, files,
-    http::{docs, guard, health, observe},
+    http::{csrf, docs, guard, health, observe},
     phone, reports, requests, sla,
     telemetry::metrics::Operation,
     transactions, users,
@@ -144,8 +144,17 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::RANGE,
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("traceparent"),
+            HeaderName::from_static("idempotency-key"),
+            csrf::HEADER,
         ])
-        .expose_headers([header::CONTENT_DISPOSITION, header::ETAG, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([
+            header::CONTENT_DISPOSITION,
+            header::ETAG,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+        ])
         .max_age(Duration::from_mins(10))
 }
 

@@ -6,9 +6,8 @@ use std::{net::IpAddr, ops::Deref};
 
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderValue, header, request::Parts},
 };
-use axum_extra::extract::CookieJar;
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -17,9 +16,10 @@ use super::{
 };
 use crate::{
     app::App,
+    config::Secret,
     db::Conn,
     error::{self, AppError},
-    http::{client_ip::ClientIp, cookies, csrf, stats},
+    http::{client_ip::ClientIp, csrf::Page, stats},
 };
 
 /// An authenticated user.
@@ -177,28 +177,30 @@ impl FromRequestParts<App> for Principal {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
-        let token = if let Some(token) = bearer(parts) {
-            token.to_owned()
+        // With a header of its own, whatever it says, a request has no cookies.
+        let (token, page) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            (bearer(value).ok_or(error::UNAUTHENTICATED)?, None)
         } else {
-            let jar = CookieJar::from_headers(&parts.headers);
-            let cookie = cookies::access(&jar, app).ok_or(error::UNAUTHENTICATED)?;
-            // A browser sends cookies by itself; a page elsewhere must not make use of that.
-            csrf::check(parts, &app.config.http.allowed_origins)?;
-            cookie
+            let mut page = Page::of(parts, app);
+            let token = page.cookies.access.take().ok_or(error::UNAUTHENTICATED)?;
+            page.check_origin()?;
+            (token, Some(page))
         };
         let ClientIp(address) = ClientIp::from_request_parts(parts, app).await?;
-        let claims = app.tokens.verify(&token).map_err(|_| error::UNAUTHENTICATED)?;
+        let claims = app.tokens.verify(token.expose()).map_err(|_| error::UNAUTHENTICATED)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
         let mut db = app.db.acquire().await?;
         let user =
             store::session_user(&mut db, &claims.sid, user_id, app.clock.now()).await?.ok_or(error::UNAUTHENTICATED)?;
         stats::record_user(user.id, user.role);
+        if let Some(page) = page {
+            page.check_token(&app.keys, &claims.sid)?;
+        }
         Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
     }
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+fn bearer(value: &HeaderValue) -> Option<Secret> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
 }

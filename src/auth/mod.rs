@@ -6,6 +6,7 @@ pub mod keys;
 pub mod lockout;
 pub mod passwords;
 pub mod policy;
+pub mod refresh;
 pub mod routes;
 pub mod sessions;
 pub mod store;

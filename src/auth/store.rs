@@ -1,8 +1,10 @@
 //! SQL of users, sessions and who is behind them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 
-use super::policy::Role;
+use super::{policy::Role, refresh::Hash, sessions::SessionKind};
 use crate::db::{Conn, DbError, DbOperation};
 
 /// What a sign-in needs to know about a login.
@@ -56,28 +58,172 @@ pub async fn credentials(db: &mut Conn, login: &str) -> Result<Option<Credential
     telemetry.run(DbOperation::UserCredentials, query.fetch_optional(pg)).await
 }
 
+/// A session to be opened.
+#[derive(Debug)]
+pub struct NewSession<'a> {
+    /// As [`super::tokens::random_id`] makes it.
+    pub id: &'a str,
+    /// Whose it is.
+    pub user_id: i64,
+    /// That of the user.
+    pub token_version: i32,
+    /// Where its tokens go.
+    pub kind: SessionKind,
+    /// Now.
+    pub created_at: DateTime<Utc>,
+    /// When it ends, unless it is refreshed.
+    pub expires_at: DateTime<Utc>,
+    /// Its first refresh token.
+    pub refresh_token: &'a Hash,
+    /// The session that ends in its stead.
+    pub replaces: Option<&'a str>,
+}
+
 /// Opens a session.
 ///
 /// # Errors
 /// As the database.
-pub async fn create_session(
+pub async fn create_session(db: &mut Conn, session: &NewSession<'_>) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "WITH opened AS (
+             INSERT INTO sessions (id, user_id, token_version, kind, created_at, refreshed_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $5, $6)
+         ), ended AS (
+             UPDATE sessions SET revoked_at = $5 WHERE id = $8 AND revoked_at IS NULL
+         )
+         INSERT INTO refresh_tokens (hash, session_id) VALUES ($7, $1)",
+        session.id,
+        session.user_id,
+        session.token_version,
+        session.kind.as_str(),
+        session.created_at,
+        session.expires_at,
+        session.refresh_token,
+        session.replaces
+    );
+    telemetry.run(DbOperation::SessionCreate, query.execute(pg)).await.map(drop)
+}
+
+/// The live session of a refresh token.
+#[derive(Debug)]
+pub struct RefreshedSession {
+    /// Session id.
+    pub id: String,
+    /// Whose it is.
+    pub user_id: i64,
+    /// Their role now.
+    pub role: Role,
+    /// When it was opened.
+    pub created_at: DateTime<Utc>,
+    /// When it ends, unless it is refreshed.
+    pub expires_at: DateTime<Utc>,
+    /// How long ago the token was used, if it was, in milliseconds.
+    pub used_ms_ago: Option<i64>,
+}
+
+/// The live session, as [`session_user`] has it, of a refresh token; both stay locked until the end of the
+/// transaction.
+///
+/// # Errors
+/// As the database.
+pub async fn lock_refresh_token(
     db: &mut Conn,
-    id: &str,
-    user_id: i64,
-    token_version: i32,
+    hash: &Hash,
+    kind: SessionKind,
+    now: DateTime<Utc>,
+) -> Result<Option<RefreshedSession>, DbError> {
+    let (pg, telemetry) = db.parts();
+    // Who waited for the lock is shown both rows as they are by then.
+    let query = sqlx::query_as!(
+        RefreshedSession,
+        r#"SELECT s.id, s.user_id, u.role AS "role: _", s.created_at, s.expires_at,
+                  (extract(epoch FROM clock_timestamp() - t.used_at) * 1000)::bigint AS used_ms_ago
+             FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id JOIN users u ON u.id = s.user_id
+            WHERE t.hash = $1 AND s.kind = $2 AND s.revoked_at IS NULL AND s.expires_at > $3
+              AND s.token_version = u.token_version AND u.status = 'active'
+              FOR UPDATE OF s, t"#,
+        hash,
+        kind.as_str(),
+        now
+    );
+    telemetry.run(DbOperation::RefreshTokenLock, query.fetch_optional(pg)).await
+}
+
+/// Marks a refresh token as used, adds the next one, and lets the session go on until `expires_at`.
+///
+/// # Errors
+/// As the database.
+pub async fn rotate_refresh_token(
+    db: &mut Conn,
+    session_id: &str,
+    used: &Hash,
+    next: &Hash,
     now: DateTime<Utc>,
     expires_at: DateTime<Utc>,
 ) -> Result<(), DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query!(
-        "INSERT INTO sessions (id, user_id, token_version, created_at, refreshed_at, expires_at) VALUES ($1, $2, $3, $4, $4, $5)",
-        id,
-        user_id,
-        token_version,
+        "WITH used AS (
+             UPDATE refresh_tokens SET used_at = clock_timestamp() WHERE hash = $2
+         ), refreshed AS (
+             UPDATE sessions SET refreshed_at = $4, expires_at = $5 WHERE id = $1
+         )
+         INSERT INTO refresh_tokens (hash, session_id) VALUES ($3, $1)",
+        session_id,
+        used,
+        next,
         now,
         expires_at
     );
-    telemetry.run(DbOperation::SessionCreate, query.execute(pg)).await.map(drop)
+    telemetry.run(DbOperation::RefreshTokenRotate, query.execute(pg)).await.map(drop)
+}
+
+/// The refresh tokens of a session that were not used before the given one was, and of each whether it is
+/// unused.
+///
+/// # Errors
+/// As the database.
+pub async fn refresh_tokens_since(
+    db: &mut Conn,
+    session_id: &str,
+    hash: &Hash,
+) -> Result<HashMap<Hash, bool>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        r#"SELECT hash AS "hash: Hash", used_at IS NULL AS "unused!"
+             FROM refresh_tokens
+            WHERE session_id = $1
+              AND (used_at IS NULL OR used_at >= (SELECT used_at FROM refresh_tokens WHERE hash = $2))"#,
+        session_id,
+        hash
+    );
+    let rows = telemetry.run(DbOperation::RefreshTokensSince, query.fetch_all(pg)).await?;
+    Ok(rows.into_iter().map(|row| (row.hash, row.unused)).collect())
+}
+
+/// Adds a refresh token to a session, unless it is there.
+///
+/// # Errors
+/// As the database.
+pub async fn add_refresh_token(db: &mut Conn, session_id: &str, hash: &Hash) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "INSERT INTO refresh_tokens (hash, session_id) VALUES ($2, $1) ON CONFLICT (hash) DO NOTHING",
+        session_id,
+        hash
+    );
+    telemetry.run(DbOperation::RefreshTokenAdd, query.execute(pg)).await.map(drop)
+}
+
+/// The session of a refresh token, whether or not either is still good.
+///
+/// # Errors
+/// As the database.
+pub async fn session_of_refresh_token(db: &mut Conn, hash: &Hash) -> Result<Option<String>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!("SELECT session_id FROM refresh_tokens WHERE hash = $1", hash);
+    telemetry.run(DbOperation::SessionOfRefreshToken, query.fetch_optional(pg)).await
 }
 
 /// The user of a live session: not revoked, not expired, the user active, and nothing about the user

@@ -25,10 +25,11 @@ operations! {
     SessionCreate = "session_create" "INSERT" "sessions";
     SessionPrincipal = "session_principal" "SELECT" "sessions";
     SessionRevoke = "session_revoke" "UPDATE" "sessions";
-    SessionRefresh = "session_refresh" "UPDATE" "sessions";
     SessionOfRefreshToken = "session_of_refresh_token" "SELECT" "refresh_tokens";
     RefreshTokenLock = "refresh_token_lock" "SELECT" "refresh_tokens";
     RefreshTokenRotate = "refresh_token_rotate" "INSERT" "refresh_tokens";
+    RefreshTokensSince = "refresh_tokens_since" "SELECT" "refresh_tokens";
+    RefreshTokenAdd = "refresh_token_add" "INSERT" "refresh_tokens";
     LoginReserve = "login_reserve" "INSERT" "login_failures";
     LoginRelease = "login_release" "UPDATE" "login_failures";
     LoginRecord = "login_record" "INSERT" "login_attempts";

@@ -1,34 +1,104 @@
-//! The session cookie. `__Host-` makes the browser insist on Secure, no Domain and Path=/; over plain
-//! HTTP on loopback browsers would drop it, so a setting for development takes the prefix away.
+//! The cookies of a browser's session. `__Host-` makes the browser insist on Secure, no Domain and Path=/,
+//! `__Secure-` on Secure; over plain HTTP on loopback browsers would drop them, so a setting for
+//! development takes the prefixes away.
 
+use axum::http::{HeaderMap, header};
 use axum_extra::extract::{
     CookieJar,
     cookie::{Cookie, SameSite},
 };
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::app::App;
+use crate::{
+    app::App,
+    auth::{sessions::Granted, tokens},
+    config::Secret,
+};
 
-const SECURE_NAME: &str = "__Host-access";
-const LOOPBACK_NAME: &str = "access";
-
-fn name(app: &App) -> &'static str {
-    if app.config.http.insecure_cookies { LOOPBACK_NAME } else { SECURE_NAME }
+/// A cookie that we set.
+#[derive(Clone, Copy)]
+struct Kind {
+    prefix: &'static str,
+    name: &'static str,
+    path: &'static str,
 }
 
-/// The access token in the request's cookies.
-#[must_use]
-pub fn access(jar: &CookieJar, app: &App) -> Option<String> {
-    jar.get(name(app)).map(|cookie| cookie.value().to_owned())
+/// The access token.
+const ACCESS: Kind = Kind { prefix: "__Host-", name: "access", path: "/" };
+/// The refresh token: sent to nobody but those who exchange it.
+const REFRESH: Kind = Kind { prefix: "__Secure-", name: "refresh", path: "/api/v1/auth" };
+/// What CSRF tokens are bound to, beside the session.
+const CSRF: Kind = Kind { prefix: "__Host-", name: "csrf", path: "/" };
+
+impl Kind {
+    fn full_name(self, app: &App) -> String {
+        let prefix = if app.config.http.insecure_cookies { "" } else { self.prefix };
+        format!("{prefix}{}", self.name)
+    }
+
+    fn read(self, jar: &CookieJar, app: &App) -> Option<String> {
+        jar.get(&self.full_name(app)).map(|cookie| cookie.value().to_owned())
+    }
+
+    /// The cookie, for so long, or until the browser is closed.
+    fn set(self, app: &App, value: String, lifetime: Option<TimeDelta>) -> Cookie<'static> {
+        let cookie = Cookie::build((self.full_name(app), value))
+            .http_only(true)
+            .secure(!app.config.http.insecure_cookies)
+            .same_site(SameSite::Strict)
+            .path(self.path);
+        match lifetime {
+            Some(lifetime) => cookie.max_age(time::Duration::seconds(lifetime.num_seconds())).build(),
+            None => cookie.build(),
+        }
+    }
 }
 
-/// The cookie that carries `token` for `seconds`; with 0 it is removed.
-pub fn set_access(app: &App, token: String, seconds: i64) -> CookieJar {
-    let cookie = Cookie::build((name(app), token))
-        .http_only(true)
-        .secure(!app.config.http.insecure_cookies)
-        .same_site(SameSite::Strict)
-        .path("/")
-        .max_age(time::Duration::seconds(seconds))
-        .build();
-    CookieJar::new().add(cookie)
+/// Those of our cookies that a request carries.
+#[derive(Clone, Debug, Default)]
+pub struct Cookies {
+    /// Access token.
+    pub access: Option<Secret>,
+    /// Refresh token.
+    pub refresh: Option<Secret>,
+    /// What CSRF tokens are bound to.
+    pub csrf: Option<String>,
+}
+
+impl Cookies {
+    /// Reads them. A request that brings its credentials in a header has none.
+    #[must_use]
+    pub fn of(headers: &HeaderMap, app: &App) -> Self {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return Self::default();
+        }
+        let jar = CookieJar::from_headers(headers);
+        Self {
+            access: ACCESS.read(&jar, app).map(Secret::new),
+            refresh: REFRESH.read(&jar, app).map(Secret::new),
+            csrf: CSRF.read(&jar, app).filter(|value| tokens::is_id(value)),
+        }
+    }
+}
+
+/// Cookies that carry what was granted.
+pub fn of_session(app: &App, granted: &Granted) -> CookieJar {
+    let lifetime = |until: DateTime<Utc>| Some(until - app.clock.now());
+    let (access, refresh) = (granted.access_token.expose().to_owned(), granted.refresh_token.text());
+    CookieJar::new().add(ACCESS.set(app, access, lifetime(granted.expires_at))).add(REFRESH.set(
+        app,
+        refresh.expose().to_owned(),
+        lifetime(granted.refresh_expires_at),
+    ))
+}
+
+/// Adds a CSRF cookie.
+pub fn with_csrf(jar: CookieJar, app: &App, value: &str) -> CookieJar {
+    jar.add(CSRF.set(app, value.to_owned(), None))
+}
+
+/// Removes all of them.
+pub fn cleared(app: &App) -> CookieJar {
+    let gone = |kind: Kind| kind.set(app, String::new(), Some(TimeDelta::zero()));
+    CookieJar::new().add(gone(ACCESS)).add(gone(REFRESH)).add(gone(CSRF))
 }

@@ -29,7 +29,7 @@ pub use complete::{PUBLIC, complete};
             `all`, in their own `cities`, or what is their `own`. What lies outside that scope is answered 404, as if it \
             did not exist.",
     ),
-    security(("bearer" = []), ("cookie" = [])),
+    security(("bearer" = []), ("cookie" = [], "csrf" = [])),
     modifiers(&Security),
     tags(
         (name = "auth", description = "Sign in and out"),
@@ -63,6 +63,14 @@ impl utoipa::Modify for Security {
             SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
                 "__Host-access",
                 "Set by signing in without `session`. With the setting `http.insecure_cookies` its name is `access`.",
+            ))),
+        );
+        components.add_security_scheme(
+            "csrf",
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                "X-CSRF-Token",
+                "With the cookie, for whatever changes something: the token that GET /api/v1/auth/csrf, signing in and \
+                 refreshing give.",
             ))),
         );
     }

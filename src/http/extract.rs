@@ -4,8 +4,8 @@
 use std::ops::RangeInclusive;
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request, rejection::BytesRejection},
+    body::{Bytes, HttpBody},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
 };
 use serde::{
@@ -86,6 +86,18 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for ValidJso
         value.validate(&mut errors);
         errors.into_result()?;
         Ok(Self(value))
+    }
+}
+
+/// For a body that may be missing: then there is no media type either.
+impl<T: DeserializeOwned + Validate, S: Send + Sync> OptionalFromRequest<S> for ValidJson<T> {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, AppError> {
+        if request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -1,117 +1,103 @@
-//! `/api/v1/auth`: who gets in, with what, and how a session ends. What a flood of sign-ins meets is
-//! in `login_limits`.
+//! `/api/v1/auth`: who gets in, with what, and signing out. How a session goes on is in `sessions`, what a
+//! page must show in `csrf`, what a flood of sign-ins meets in `login_limits`.
 
-use chrono::TimeDelta;
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::auth::{Role, passwords};
 
 use crate::support::{
     KAZAN, MOSCOW, PASSWORD, TestApp,
     actor::{Actor, Answer},
+    browser::{Browser, set_cookies},
     config,
 };
 
 const LOGIN: &str = "/api/v1/auth/login";
+const REFRESH: &str = "/api/v1/auth/refresh";
+const CSRF: &str = "/api/v1/auth/csrf";
 const LOGOUT: &str = "/api/v1/auth/logout";
 const ME: &str = "/api/v1/auth/me";
 const REQUESTS: &str = "/api/v1/requests";
-
-/// What a browser is told to keep.
-struct Cookie {
-    name: String,
-    value: String,
-    attributes: Vec<String>,
-}
-
-fn set_cookie(answer: &Answer) -> Cookie {
-    let mut all = answer.headers.get_all("set-cookie").iter();
-    let mut parts = all.next().expect("a Set-Cookie").to_str().unwrap().split("; ");
-    assert!(all.next().is_none(), "one cookie");
-    let (name, value) = parts.next().unwrap().split_once('=').unwrap();
-    let mut attributes: Vec<String> = parts.map(str::to_owned).collect();
-    attributes.sort();
-    Cookie { name: name.to_owned(), value: value.to_owned(), attributes }
-}
 
 async fn sign_in(client: &Actor, login: &str, password: &str) -> Answer {
     client.post(LOGIN, json!({ "login": login, "password": password, "session": "token" })).await
 }
 
-/// A browser with a session.
-struct Browser {
-    client: Actor,
-    cookie: String,
-}
-
-impl Browser {
-    async fn of(app: &TestApp, user: &Actor) -> Self {
-        let client = app.stranger();
-        let answer = client.post(LOGIN, json!({ "login": user.login, "password": PASSWORD })).await;
-        let cookie = set_cookie(&answer);
-        answer.expect(200);
-        Self { client, cookie: format!("{}={}", cookie.name, cookie.value) }
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, path).header("cookie", &self.cookie)
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Answer {
-        self.client.send(request).await
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path)).await
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_session_is_a_cookie_that_scripts_cannot_read() {
-    let app = TestApp::start().await;
+async fn a_browser_session_is_cookies_that_scripts_cannot_read() {
+    let mut config = config();
+    config.jwt.ttl_s = 900;
+    let app = TestApp::start_with(config).await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     // Cookies are what one gets without asking.
     for body in [
         json!({ "login": user.login, "password": PASSWORD }),
         json!({ "login": user.login, "password": PASSWORD, "session": "cookie" }),
     ] {
-        let client = app.stranger();
-        let answer = client.post(LOGIN, body).await;
-        let cookie = set_cookie(&answer);
+        let mut browser = Browser::new(&app);
+        let answer = browser.get(CSRF).await;
+        let planted = set_cookies(&answer);
+        assert_eq!(planted["csrf"].attributes, ["HttpOnly", "Path=/", "SameSite=Strict"]);
+        let answer = browser.post(LOGIN, body).await;
+        let cookies = set_cookies(&answer);
         // As in development, over plain HTTP on loopback.
-        assert_eq!(cookie.name, "access");
-        assert_eq!(cookie.attributes, ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Strict"]);
-        assert!(cookie.value.len() > 100);
-        assert!(!answer.text.contains(&cookie.value), "the token is in the body too");
+        assert_eq!(cookies.keys().collect::<Vec<_>>(), ["access", "csrf", "refresh"]);
+        assert_eq!(cookies["access"].attributes, ["HttpOnly", "Max-Age=900", "Path=/", "SameSite=Strict"]);
+        assert_eq!(cookies["csrf"].attributes, ["HttpOnly", "Path=/", "SameSite=Strict"]);
+        let refresh = ["HttpOnly", "Max-Age=604800", "Path=/api/v1/auth", "SameSite=Strict"];
+        assert_eq!(cookies["refresh"].attributes, refresh);
+        assert!(cookies["access"].value.len() > 100 && cookies["refresh"].value.starts_with("swr_"));
+        for cookie in cookies.values() {
+            assert!(!answer.text.contains(&cookie.value), "{} is in the body too", cookie.name);
+        }
         let session = answer.expect(200);
         assert_eq!(
             session,
-            json!({ "user_id": user.id, "role": "operator", "expires_at": "2026-06-01T19:00:00Z" }),
+            json!({
+                "user_id": user.id, "role": "operator", "expires_at": "2026-06-01T07:15:00Z",
+                "refresh_expires_at": "2026-06-08T07:00:00Z", "csrf_token": browser.csrf_token,
+            }),
             "and nothing else"
         );
-        let me = client.request(Method::GET, ME).header("cookie", format!("theme=dark; access={}", cookie.value));
-        assert_eq!(client.send(me).await.expect(200)["id"], user.id);
-        let other_name = client.request(Method::GET, ME).header("cookie", format!("session={}", cookie.value));
-        client.send(other_name).await.problem(401, "unauthenticated");
+        let access = &cookies["access"].value;
+        let me = app.stranger().request(Method::GET, ME).header("cookie", format!("theme=dark; access={access}"));
+        assert_eq!(app.stranger().send(me).await.expect(200)["id"], user.id);
+        let other_name = app.stranger().request(Method::GET, ME).header("cookie", format!("session={access}"));
+        app.stranger().send(other_name).await.problem(401, "unauthenticated");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unless_told_otherwise_the_cookie_is_bound_to_the_host_and_to_tls() {
+async fn unless_told_otherwise_cookies_are_bound_to_tls_and_to_the_host() {
     let mut config = config();
     config.http.insecure_cookies = false;
     let app = TestApp::start_with(config).await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
-    let client = app.stranger();
-    let answer = client.post(LOGIN, json!({ "login": user.login, "password": PASSWORD })).await;
-    let cookie = set_cookie(&answer);
-    assert_eq!(cookie.name, "__Host-access");
-    assert_eq!(cookie.attributes, ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Strict", "Secure"]);
-    // A page of a sibling domain can plant a cookie without the prefix; it counts for nothing.
-    for (name, status) in [("__Host-access", 200), ("access", 401)] {
-        let me = client.request(Method::GET, ME).header("cookie", format!("{name}={}", cookie.value));
-        assert_eq!(client.send(me).await.status, status, "{name}");
+    let mut browser = Browser::new(&app);
+    let planted = set_cookies(&browser.get(CSRF).await);
+    let answer = browser.sign_in(&user.login).await;
+    let cookies = set_cookies(&answer);
+    assert_eq!(cookies.keys().collect::<Vec<_>>(), ["__Host-access", "__Host-csrf", "__Secure-refresh"]);
+    for cookie in cookies.values().chain(planted.values()) {
+        for attribute in ["HttpOnly", "SameSite=Strict", "Secure"] {
+            assert!(cookie.attributes.contains(&attribute.to_owned()), "{cookie:?}");
+        }
+        assert!(!cookie.attributes.iter().any(|attribute| attribute.starts_with("Domain")), "{cookie:?}");
     }
+    // A page of a sibling domain can plant a cookie without the prefix; it counts for nothing.
+    let stranger = app.stranger();
+    for (name, status) in [("__Host-access", 200), ("access", 401)] {
+        let me =
+            stranger.request(Method::GET, ME).header("cookie", format!("{name}={}", browser.cookie("__Host-access")));
+        assert_eq!(stranger.send(me).await.status, status, "{name}");
+    }
+    assert_eq!(browser.poke(REFRESH).await.status, 200);
+    let refresh = format!("refresh={}", browser.cookie("__Secure-refresh"));
+    let unprefixed = stranger.request(Method::POST, REFRESH).header("sec-fetch-site", "same-origin");
+    stranger.send(unprefixed.header("cookie", refresh)).await.problem(401, "unauthenticated");
+    let forgotten = set_cookies(&browser.poke(LOGOUT).await);
+    assert_eq!(forgotten.keys().collect::<Vec<_>>(), ["__Host-access", "__Host-csrf", "__Secure-refresh"]);
+    assert!(browser.cookies.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,59 +110,20 @@ async fn a_machine_session_is_a_token_in_the_body() {
     let session = answer.expect(200);
     assert_eq!((&session["user_id"], &session["role"]), (&json!(user.id), &json!("manager")));
     client.get(ME).await.problem(401, "unauthenticated");
-    client.token = session["access_token"].as_str().map(str::to_owned);
+    client.take(&session);
     let me = client.get(ME).await.expect(200);
     let expected = json!({
         "id": user.id, "login": user.login, "name": user.login, "role": "manager", "cities": [KAZAN, MOSCOW],
     });
     assert_eq!(me, expected);
-    for header in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer x", "bearer a.b.c"] {
-        let nobody = app.stranger();
-        let answer = nobody.send(nobody.request(Method::GET, ME).header("authorization", header)).await;
+    // A header is what counts: the cookies of a signed-in browser do not make up for it.
+    let browser = Browser::of(&app, &user).await;
+    let refresh_token = format!("Bearer {}", client.refresh_token.as_ref().unwrap());
+    for header in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer x", "bearer a.b.c", "", &refresh_token] {
+        let answer = app.stranger().send(browser.bare(Method::GET, ME).header("authorization", header)).await;
         assert_eq!(answer.header("www-authenticate"), "Bearer");
         answer.problem(401, "unauthenticated");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unsafe_request_with_a_cookie_must_come_from_our_own_page() {
-    let app = TestApp::start().await;
-    let user = app.actor(Role::Operator, &[MOSCOW]).await;
-    let browser = Browser::of(&app, &user).await;
-    let body = json!({ "city": MOSCOW, "phone": "+79161234567" });
-    let create = |headers: &[(&str, &str)]| {
-        let request = browser.request(Method::POST, REQUESTS).json(&body);
-        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
-    };
-    let (site, origin) = ("sec-fetch-site", "origin");
-    for headers in [
-        &[][..],
-        &[(site, "cross-site")],
-        &[(site, "same-site")],
-        &[(site, "none")],
-        &[(origin, "https://evil.example")],
-        &[(origin, "null")],
-        &[(origin, "http://localhost:5173.evil.example"), (site, "cross-site")],
-        &[(origin, "HTTP://LOCALHOST:5173")],
-    ] {
-        browser.send(create(headers)).await.problem(403, "cross_site");
-    }
-    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 0);
-    browser.send(browser.request(Method::POST, LOGOUT)).await.problem(403, "cross_site");
-    // Reading changes nothing, and scripts elsewhere cannot see the answer.
-    browser.get(ME).await.expect(200);
-    for headers in [
-        &[(site, "same-origin")][..],
-        &[(origin, "http://localhost:5173"), (site, "same-site")],
-        &[(origin, "http://127.0.0.1:5173")],
-    ] {
-        browser.send(create(headers)).await.expect(201);
-    }
-    // A token is sent on purpose, never by a browser on its own.
-    let machine =
-        user.request(Method::POST, REQUESTS).header(site, "cross-site").header(origin, "https://evil.example");
-    user.send(machine.json(&body)).await.expect(201);
-    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 4);
 }
 
 /// An answer as sent, without what names the single occurrence.
@@ -208,7 +155,7 @@ async fn logging_out_ends_this_session_at_once_and_no_other() {
     let app = TestApp::start().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     let other_device = Actor::sign_in(&app.url(""), user.id, &user.login).await;
-    let browser = Browser::of(&app, &user).await;
+    let mut browser = Browser::of(&app, &user).await;
     let out = user.send(user.request(Method::POST, LOGOUT)).await;
     assert_eq!(out.status, 204);
     user.get(ME).await.problem(401, "unauthenticated");
@@ -216,13 +163,20 @@ async fn logging_out_ends_this_session_at_once_and_no_other() {
     other_device.get(ME).await.expect(200);
     browser.get(ME).await.expect(200);
 
-    let out = browser.send(browser.request(Method::POST, LOGOUT).header("sec-fetch-site", "same-origin")).await;
+    let copies = browser.cookies.clone();
+    let out = browser.poke(LOGOUT).await;
     assert_eq!(out.status, 204);
-    let cookie = set_cookie(&out);
-    assert_eq!((cookie.name.as_str(), cookie.value.as_str()), ("access", ""));
-    assert!(cookie.attributes.contains(&"Max-Age=0".to_owned()), "the browser forgets it: {:?}", cookie.attributes);
+    for cookie in set_cookies(&out).values() {
+        let attributes = &cookie.attributes;
+        assert!(cookie.value.is_empty() && attributes.contains(&"Max-Age=0".to_owned()), "{cookie:?}");
+        let path = if cookie.name == "refresh" { "Path=/api/v1/auth" } else { "Path=/" };
+        assert!(attributes.contains(&path.to_owned()), "else the browser keeps it: {cookie:?}");
+    }
+    assert!(browser.cookies.is_empty(), "the browser forgets them");
+    browser.cookies = copies;
     // Whoever kept a copy has nothing.
     browser.get(ME).await.problem(401, "unauthenticated");
+    browser.poke(REFRESH).await.problem(401, "unauthenticated");
     other_device.get(ME).await.expect(200);
 }
 
@@ -259,19 +213,6 @@ async fn what_an_administrator_changes_bites_on_the_next_request() {
     second.get(ME).await.problem(401, "unauthenticated");
     // The next sign-in is of the new version.
     Actor::sign_in(&app.url(""), user.id, &user.login).await.get(ME).await.expect(200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_when_its_time_is_over() {
-    let app = TestApp::start().await;
-    let user = app.actor(Role::Operator, &[MOSCOW]).await;
-    let browser = Browser::of(&app, &user).await;
-    app.clock.advance(TimeDelta::hours(12) - TimeDelta::seconds(1));
-    user.get(ME).await.expect(200);
-    browser.get(ME).await.expect(200);
-    app.clock.advance(TimeDelta::seconds(1));
-    user.get(ME).await.problem(401, "unauthenticated");
-    browser.get(ME).await.problem(401, "unauthenticated");
 }
 
 #[tokio::test(flavor = "multi_thread")]

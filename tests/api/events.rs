@@ -292,7 +292,7 @@ async fn a_deleted_request_is_told_of_once_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_the_rights_to_it() {
     let app = live().await;
-    let stays = app.actor(Role::Operator, &[MOSCOW]).await;
+    let mut stays = app.actor(Role::Operator, &[MOSCOW]).await;
     let mut staying = stays.listen().await;
     let signs_out = app.actor(Role::Operator, &[MOSCOW]).await;
     let disabled = app.actor(Role::Master, &[MOSCOW]).await;
@@ -321,7 +321,15 @@ async fn a_stream_ends_with_the_rights_to_it() {
     // Who may still listen comes again, with the rights of now.
     let (_, mut stream) = moved.listen_since(Some("0")).await;
     assert_eq!(stream.next().await.unwrap().gist(), ("request", id, "created"));
+    // A stream outlives the access token it was opened with, and not the session.
     app.clock.advance(chrono::TimeDelta::hours(13));
+    stays.get("/api/v1/auth/me").await.problem(401, "unauthenticated");
+    app.database.execute(&format!("UPDATE users SET token_version = 9 WHERE id = {}", moved.id)).await;
+    end(stream).await;
+    stays.take(&stays.refresh().await.expect(200));
+    let id = create(&stays, MOSCOW).await;
+    assert_eq!(staying.next().await.unwrap().gist(), ("request", id, "created"));
+    app.clock.advance(chrono::TimeDelta::days(7));
     assert!(end(staying).await < 5.0, "a session that expires is over too");
 }
 

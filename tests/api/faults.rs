@@ -42,7 +42,9 @@ async fn try_everything(app: &TestApp, operator: &Actor) -> Vec<Answer> {
         operator.get("/api/v1/requests").await,
         operator.post("/api/v1/requests", json!({ "city": MOSCOW, "phone": "+79161234567" })).await,
         operator.get("/api/v1/auth/me").await,
-        stranger.post("/api/v1/auth/login", json!({ "login": operator.login, "password": PASSWORD })).await,
+        stranger
+            .post("/api/v1/auth/login", json!({ "login": operator.login, "password": PASSWORD, "session": "token" }))
+            .await,
         stranger.deliver(&Call::new("entry", "79161234567", MOSCOW_LINE).appeared()).await,
     ]
 }

@@ -37,7 +37,7 @@ fn is_probe(path: &str) -> bool {
 }
 
 /// The answers that an operation must document, from what it takes and who may call it.
-fn expected_errors(path: &str, operation: &Value) -> BTreeSet<&'static str> {
+fn expected_errors(method: &str, path: &str, operation: &Value) -> BTreeSet<&'static str> {
     let mut expected = BTreeSet::new();
     if is_probe(path) {
         return expected;
@@ -45,7 +45,14 @@ fn expected_errors(path: &str, operation: &Value) -> BTreeSet<&'static str> {
     let public = operation.get("security").is_some();
     // What a provider posts is stored before anybody reads it.
     let json = operation["requestBody"]["content"].get("application/json").is_some() && !path.contains("/webhooks/");
-    expected.extend(["401", "500", "503", "504"]);
+    expected.extend(["500", "503", "504"]);
+    if !path.ends_with("/auth/csrf") {
+        expected.insert("401");
+    }
+    // Whatever a cookie can do needs a token of the page.
+    if method != "get" && !path.contains("/webhooks/") {
+        expected.insert("403");
+    }
     if path.contains("{id}") || path.contains("{provider}") {
         expected.insert("404");
     }
@@ -97,7 +104,7 @@ fn every_operation_says_what_it_does_and_what_it_may_answer() {
                 assert_eq!(problem["example"]["status"].to_string(), *status, "{what}: {status}");
             }
         }
-        for status in expected_errors(path, operation) {
+        for status in expected_errors(method, path, operation) {
             assert!(answers.contains_key(status), "{what}: {status} is not documented");
         }
         for segment in path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')) {
@@ -192,7 +199,8 @@ fn only_the_door_is_open_without_a_session() {
         }
     }
     for (method, path, operation) in operations(&document) {
-        let open = is_probe(path) || path.contains("/webhooks/") || path.ends_with("/auth/login");
+        let door = ["login", "refresh", "csrf"].iter().any(|name| path == format!("/api/v1/auth/{name}"));
+        let open = is_probe(path) || path.contains("/webhooks/") || door;
         assert_eq!(operation.get("security").is_some(), open, "{method} {path}");
     }
 }

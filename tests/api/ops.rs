@@ -1,5 +1,6 @@
 //! The two listeners and what every answer has in common: probes, problems, headers, CORS.
 
+use futures_util::future::join_all;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use switchboard::auth::Role;
@@ -150,7 +151,10 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     let allowed = from(ORIGIN).await;
     assert_eq!(allowed.header("access-control-allow-origin"), ORIGIN);
     assert_eq!(allowed.header("access-control-allow-credentials"), "true");
-    assert_eq!(allowed.header("access-control-expose-headers"), "content-disposition,etag,location,retry-after");
+    assert_eq!(
+        allowed.header("access-control-expose-headers"),
+        "content-disposition,etag,location,retry-after,ratelimit,ratelimit-policy"
+    );
     assert!(
         allowed.header("vary").contains("origin"),
         "a cache must keep the answers apart: {:?}",
@@ -162,8 +166,20 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
         assert!(!answer.headers.contains_key("access-control-allow-origin"), "{origin}");
     }
     // An error can be read too, or the page would not know what went wrong.
-    let missing = operator.request(Method::GET, "/api/v1/requests/0").header("origin", ORIGIN);
-    assert_eq!(operator.send(missing).await.header("access-control-allow-origin"), ORIGIN);
+    let stranger = app.stranger();
+    let login = json!({ "login": "nobody", "password": "wrong horse battery", "session": "token" });
+    join_all((0..10).map(|_| stranger.post("/api/v1/auth/login", login.clone()))).await;
+    app.database.execute("ALTER TABLE requests RENAME TO mislaid").await;
+    for (request, status) in [
+        (stranger.request(Method::GET, "/api/v1/auth/me"), 401),
+        (operator.request(Method::GET, "/api/v1/nowhere"), 404),
+        (stranger.request(Method::POST, "/api/v1/auth/login").json(&login), 429),
+        (operator.request(Method::GET, "/api/v1/requests"), 500),
+    ] {
+        let answer = operator.send(request.header("origin", ORIGIN)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (status, ORIGIN));
+        assert_careful(&answer.headers, &status.to_string());
+    }
 
     let preflight = async |origin: &str| {
         let stranger = app.stranger();
@@ -178,7 +194,8 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ORIGIN));
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
     let headers = answer.header("access-control-allow-headers");
-    assert_eq!(headers, "content-type,authorization,if-match,range,last-event-id,traceparent");
+    let expected = "content-type,authorization,if-match,range,last-event-id,traceparent,idempotency-key,x-csrf-token";
+    assert_eq!(headers, expected);
     assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
 }
 

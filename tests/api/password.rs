@@ -8,6 +8,7 @@ use switchboard::auth::Role;
 use crate::support::{
     MOSCOW, PASSWORD, TestApp,
     actor::{Actor, Answer},
+    browser::{Browser, Cookie, set_cookies},
 };
 
 const PATH: &str = "/api/v1/auth/password";
@@ -31,9 +32,17 @@ async fn a_changed_password_ends_every_session_and_the_old_one_is_wrong() {
         let other_device = Actor::sign_in(&app.url(""), user.id, &user.login).await;
         let somebody_else = app.actor(Role::Operator, &[MOSCOW]).await;
         let answer = change(&user, PASSWORD, NEW).await;
-        let cookie = answer.header("set-cookie").to_owned();
-        assert!(cookie.starts_with("access=;") && cookie.contains("Max-Age=0"), "the browser forgets it: {cookie}");
+        let cookies = set_cookies(&answer);
+        assert_eq!(cookies.keys().collect::<Vec<_>>(), ["access", "csrf", "refresh"]);
+        let gone = |cookie: &Cookie| cookie.value.is_empty() && cookie.attributes.contains(&"Max-Age=0".to_owned());
+        assert!(cookies.values().all(gone), "the browser forgets them: {cookies:?}");
         assert_eq!(answer.expect(204), Value::Null);
+        let audited = format!(
+            "SELECT count(*) FROM audit_log WHERE action = 'password_changed' AND subject = 'users'
+                AND actor_id = {0} AND subject_id = {0} AND detail = '{{}}'",
+            user.id
+        );
+        assert_eq!(app.database.count(&audited).await, 1);
         for device in [&user, &other_device] {
             device.get(ME).await.problem(401, "unauthenticated");
         }
@@ -99,17 +108,17 @@ async fn of_two_changes_at_once_one_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_takes_a_session_and_the_cookie_of_our_own_page() {
+async fn it_takes_a_session_and_the_token_of_our_own_page() {
     let app = TestApp::start().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     change(&app.stranger(), PASSWORD, NEW).await.problem(401, "unauthenticated");
-    let token = user.token.clone().unwrap();
-    let stranger = app.stranger();
-    let request = stranger
-        .request(Method::POST, PATH)
-        .header("cookie", format!("access={token}"))
-        .header("sec-fetch-site", "cross-site")
-        .json(&json!({ "current": PASSWORD, "new": NEW }));
-    stranger.send(request).await.problem(403, "cross_site");
+    let mut browser = Browser::of(&app, &user).await;
+    let body = json!({ "current": PASSWORD, "new": NEW });
+    let elsewhere = browser.bare(Method::POST, PATH).header("sec-fetch-site", "cross-site").json(&body);
+    browser.send(elsewhere).await.problem(403, "cross_site");
+    let no_token = browser.bare(Method::POST, PATH).header("sec-fetch-site", "same-origin").json(&body);
+    browser.send(no_token).await.problem(403, "csrf_token");
     user.get(ME).await.expect(200);
+    assert_eq!(browser.post(PATH, body).await.status, 204);
+    user.get(ME).await.problem(401, "unauthenticated");
 }

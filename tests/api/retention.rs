@@ -252,13 +252,14 @@ async fn events_and_sessions_go_after_their_days_and_zero_is_for_ever() {
     assert_eq!(app.database.count(left).await, 9);
     assert_eq!(app.database.count(&format!("{left} WHERE event_key LIKE 'k91%' AND status = 'pending'")).await, 1);
     assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 1);
-    // A session ends after twelve hours; thirty days later it goes.
-    app.clock.advance(TimeDelta::hours(12) + TimeDelta::days(30));
+    // A session that nobody refreshes ends after seven days; thirty days later it goes, and its tokens.
+    app.clock.advance(TimeDelta::days(7) + TimeDelta::days(30));
     sweep(&app).await.unwrap();
     assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 1);
     app.clock.advance(TimeDelta::seconds(1));
     sweep(&app).await.unwrap();
     assert_eq!(app.database.count("SELECT count(*) FROM sessions").await, 0);
+    assert_eq!(app.database.count("SELECT count(*) FROM refresh_tokens").await, 0);
     assert_eq!(app.database.count("SELECT count(*) FROM requests WHERE anonymised_at IS NOT NULL").await, 0);
     let scrape = app.scrape().await;
     assert_eq!(scrape.value("switchboard_retention_rows_total{table=\"sessions\"}"), 1.0);

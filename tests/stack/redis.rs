@@ -62,7 +62,9 @@ async fn a_redis_that_is_gone_costs_no_answer_and_is_used_again_when_it_is_back(
 
 /// One wrong sign-in from the address of `actor`.
 async fn knock(actor: &Actor) -> Answer {
-    actor.post("/api/v1/auth/login", json!({ "login": "nobody", "password": "wrong password" })).await
+    actor
+        .post("/api/v1/auth/login", json!({ "login": "nobody", "password": "wrong password", "session": "token" }))
+        .await
 }
 
 async fn refused(actor: &Actor, tries: usize) -> usize {

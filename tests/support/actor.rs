@@ -56,6 +56,7 @@ pub struct Actor {
     pub id: i64,
     pub login: String,
     pub token: Option<String>,
+    pub refresh_token: Option<String>,
     /// An address of their own: logins are limited per address.
     pub address: String,
     base: String,
@@ -69,6 +70,7 @@ impl Actor {
             id: 0,
             login: String::new(),
             token: None,
+            refresh_token: None,
             address: format!("10.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255),
             base: base.to_owned(),
             client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
@@ -79,14 +81,27 @@ impl Actor {
         let mut actor = Self { id, login: login.to_owned(), ..Self::stranger(base) };
         let body = json!({ "login": login, "password": PASSWORD, "session": "token" });
         let session = actor.post("/api/v1/auth/login", body).await.expect(200);
-        actor.token = Some(session["access_token"].as_str().unwrap().to_owned());
+        actor.take(&session);
         actor
+    }
+
+    /// Goes on with the tokens of this answer.
+    pub fn take(&mut self, session: &Value) {
+        let text = |name: &str| Some(session[name].as_str().unwrap().to_owned());
+        (self.token, self.refresh_token) = (text("access_token"), text("refresh_token"));
+    }
+
+    /// Presents the refresh token, and keeps it.
+    pub async fn refresh(&self) -> Answer {
+        let request = self.client.post(format!("{}/api/v1/auth/refresh", self.base));
+        let body = json!({ "refresh_token": self.refresh_token });
+        self.send(request.header("x-forwarded-for", &self.address).json(&body)).await
     }
 
     /// The same person with the same session, at another server.
     pub fn at(&self, base: &str) -> Self {
-        let (login, token) = (self.login.clone(), self.token.clone());
-        Self { id: self.id, login, token, address: self.address.clone(), ..Self::stranger(base) }
+        let (login, token, refresh_token) = (self.login.clone(), self.token.clone(), self.refresh_token.clone());
+        Self { id: self.id, login, token, refresh_token, address: self.address.clone(), ..Self::stranger(base) }
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod actor;
+pub mod browser;
 pub mod database;
 pub mod files;
 pub mod metrics;

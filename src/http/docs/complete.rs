@@ -23,10 +23,11 @@ pub const PUBLIC: &str = "public";
 /// Completes the document that the handlers' annotations make.
 pub fn complete(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.put, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
+        let reads = item.get.iter_mut().map(|operation| (operation, false));
+        let changes = [&mut item.post, &mut item.patch, &mut item.put, &mut item.delete].into_iter().flatten();
+        for (operation, changes) in reads.chain(changes.map(|operation| (operation, true))) {
             name_within_feature(operation);
-            let mut common = say_who_may(operation);
+            let mut common = say_who_may(operation, changes);
             common.extend(common_errors(operation));
             for kind in common {
                 let response = || ResponseBuilder::new().description(kind.title).content("application/json", problem());
@@ -53,7 +54,7 @@ fn name_within_feature(operation: &mut Operation) {
 }
 
 /// Writes the policy's answer for the operation's action, and returns the errors that follow from it.
-fn say_who_may(operation: &mut Operation) -> Vec<ProblemKind> {
+fn say_who_may(operation: &mut Operation, changes: bool) -> Vec<ProblemKind> {
     let action = operation.extensions.as_ref().and_then(|extensions| extensions.get("x-action")?.as_str());
     let Some(action) = action.and_then(|name| Action::ALL.iter().find(|action| action.as_str() == name)) else {
         return Vec::new();
@@ -73,7 +74,15 @@ fn say_who_may(operation: &mut Operation) -> Vec<ProblemKind> {
     let extensions = operation.extensions.get_or_insert_default();
     extensions.merge(ExtensionsBuilder::new().add("x-roles", Value::Object(roles)).build());
     let everybody = scopes.clone().all(|(_, scope)| scope.is_some());
-    if everybody { vec![error::UNAUTHENTICATED] } else { vec![error::UNAUTHENTICATED, error::FORBIDDEN] }
+    let mut errors = vec![error::UNAUTHENTICATED];
+    if !everybody {
+        errors.push(error::FORBIDDEN);
+    }
+    if changes {
+        // With a cookie and no token of its page.
+        errors.push(error::CSRF_TOKEN);
+    }
+    errors
 }
 
 /// The errors of layers and extractors.

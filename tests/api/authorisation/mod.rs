@@ -109,7 +109,7 @@ async fn every_role_may_do_on_its_own_what_the_matrix_says_and_nothing_else() {
         for (role, actor) in &world.actors {
             // Some operations end the session, or the password; the rest of the rows need them.
             let actor = match operation.path.rsplit_once('/') {
-                Some((_, "password")) => &world.app.actor(*role, &[world::HOME]).await,
+                Some((_, "password" | "logout-all")) => &world.app.actor(*role, &[world::HOME]).await,
                 Some((_, "logout")) => &Actor::sign_in(&world.app.url(""), actor.id, &actor.login).await,
                 _ => actor,
             };
@@ -214,8 +214,10 @@ async fn the_door_asks_nobody_who_they_are() {
             Some("") => stranger.deliver_raw("", &form(&event.json.replace("entry", "other"), MANGO_SALT)).await,
             Some("/events/{kind}") => stranger.deliver(&event).await,
             Some(_) => stranger.deliver_raw("/events/record/added", &form(&recording, MANGO_SALT)).await,
+            None if operation.path.ends_with("/refresh") => user.refresh().await,
             None if operation.method == Method::POST => {
-                stranger.post(&operation.path, json!({ "login": user.login, "password": PASSWORD })).await
+                let body = json!({ "login": user.login, "password": PASSWORD, "session": "token" });
+                stranger.post(&operation.path, body).await
             }
             None => stranger.get(&operation.path).await,
         };

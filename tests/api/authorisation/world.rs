@@ -221,7 +221,7 @@ impl World {
             target += "?from=2026-06-01&to=2026-06-30";
         }
         let body = match (operation.method.as_str(), path.trim_start_matches("/api/v1/")) {
-            ("GET" | "DELETE", _) | ("POST", "auth/logout") => None,
+            ("GET" | "DELETE", _) | ("POST", "auth/logout" | "auth/logout-all") => None,
             ("POST", "auth/password") => Some(json!({ "current": PASSWORD, "new": PASSWORD.to_owned() + "!" })),
             ("POST", "requests") => Some(json!({ "city": HOME, "phone": format!("+7916{:07}", number()) })),
             ("PATCH", "requests/{id}") => Some(json!({ "description": "The tap drips." })),

@@ -161,7 +161,7 @@ async fn what_is_changed_bites_at_once() {
     let disabled = admin.patch(&path, "*", json!({ "status": "disabled" })).await.expect(200);
     assert_eq!(disabled["status"], "disabled");
     olga.get(ME).await.problem(401, "unauthenticated");
-    let body = json!({ "login": created["login"], "password": "horse battery" });
+    let body = json!({ "login": created["login"], "password": "horse battery", "session": "token" });
     app.stranger().post("/api/v1/auth/login", body.clone()).await.problem(401, "bad_credentials");
     admin.patch(&path, "*", json!({ "status": "active" })).await.expect(200);
     olga.get(ME).await.problem(401, "unauthenticated");

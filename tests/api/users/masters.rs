@@ -48,7 +48,7 @@ async fn a_master_is_created_changed_and_removed() {
     manager.delete(&path, "*").await.problem(404, "not_found");
     assert!(manager.all(MASTERS).await.is_empty());
     ivan.get(ME).await.problem(401, "unauthenticated");
-    let again = json!({ "login": body["login"], "password": "horse battery" });
+    let again = json!({ "login": body["login"], "password": "horse battery", "session": "token" });
     app.stranger().post("/api/v1/auth/login", again).await.problem(401, "bad_credentials");
     // The history names one person by this login; the phone goes to whoever has it next.
     let taken = manager.post(MASTERS, with(new_master(&[MOSCOW]), "login", body["login"].clone())).await;
