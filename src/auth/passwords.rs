@@ -99,7 +99,9 @@ pub struct Passwords {
     pepper: Pepper,
     previous: Option<Pepper>,
     cost: u32,
+    /// As many permits as there are cores.
     cores: Arc<Semaphore>,
+    core_count: usize,
     patience: Duration,
     metrics: Arc<Metrics>,
     /// What bcrypt compares with when the login does not exist, so that the answer takes as long.
@@ -112,14 +114,15 @@ impl Passwords {
     /// # Errors
     /// When bcrypt refuses the cost.
     pub fn new(config: &config::Password, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let core_count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let previous = &config.previous_pepper;
         Ok(Self {
             dummy: stretch(&config.pepper, config.cost, "no such user")?,
             pepper: Pepper::new(&config.pepper)?,
             previous: if previous.is_empty() { None } else { Some(Pepper::new(previous)?) },
             cost: config.cost,
-            cores: Arc::new(Semaphore::new(cores)),
+            cores: Arc::new(Semaphore::new(core_count)),
+            core_count,
             patience: Duration::from_millis(config.queue_timeout_ms),
             metrics,
         })
@@ -221,10 +224,11 @@ impl Drop for Gauge {
 }
 
 /// Gives somebody who has just signed in the form that their password would have now, if it has another:
-/// beside the answer, and only if a core is free. Otherwise the next sign-in will do.
+/// beside the answer, and only if nobody else is signing in, who would have to wait. Otherwise the next
+/// sign-in will do.
 pub fn renew(app: &App, user_id: i64, password: String, stored: &str) {
     let passwords = &app.passwords;
-    if !passwords.is_dated(stored) {
+    if passwords.cores.available_permits() < passwords.core_count || !passwords.is_dated(stored) {
         return;
     }
     let Ok(core) = passwords.cores.clone().try_acquire_owned() else { return };

@@ -352,7 +352,7 @@ async fn masters_campaigns_and_cash_come_over_too() {
         files.path().join(name)
     };
     let masters = "SELECT count(*) FROM users u JOIN master_profiles p ON p.user_id = u.id WHERE u.role = 'master' AND u.status = 'active'
-                      AND password_hash LIKE 'v1$2%' AND ((login, name, share) IN (('elkin', 'Пётр Ёлкин', 0.5), ('master-8', 'Иван Сидоров', 0.35)))";
+                      AND password_hash LIKE 'v2.%$2%' AND ((login, name, share) IN (('elkin', 'Пётр Ёлкин', 0.5), ('master-8', 'Иван Сидоров', 0.35)))";
     assert_eq!(database.count(masters).await, 2);
     assert_eq!(database.count("SELECT count(*) FROM user_cities").await, 3);
     let more = write(

@@ -49,19 +49,21 @@ async fn two_replicas(redis: &TestRedis) -> (TestApp, TestApp, [Actor; 2]) {
     (one, other, [here, there])
 }
 
-/// How many of so many parallel tries from one address got past the limit.
-async fn passed(clients: &[Actor; 2], tries: usize) -> usize {
-    let answers = join_all((0..tries).map(|n| knock(&clients[n % 2]))).await;
-    assert!(answers.iter().all(|answer| !answer.status.is_server_error()), "{answers:?}");
-    answers.iter().filter(|answer| answer.status != 429).count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_tries_at_two_replicas_no_more_pass_than_at_one() {
     let redis = TestRedis::start().await;
     let (_one, _other, clients) = two_replicas(&redis).await;
-    let passed = passed(&clients, TRIES).await;
-    println!("{TRIES} parallel tries at two replicas, burst 40, refill 40 an hour: {passed} passed (at most 41)");
+    let answers = join_all((0..TRIES).map(|n| knock(&clients[n % 2]))).await;
+    assert!(answers.iter().all(|answer| !answer.status.is_server_error()), "{answers:?}");
+    let passed = answers.iter().filter(|answer| answer.status != 429).count();
+    // A replica on its own would say 20. On a busy machine a few calls come too late for Redis.
+    let shared =
+        answers.iter().filter(|answer| answer.header("ratelimit-policy").contains("\"login_ip\";q=40;")).count();
+    println!(
+        "{TRIES} parallel tries at two replicas, burst 40, refill 40 an hour: {passed} passed (at most 41), {shared} \
+         were decided in Redis"
+    );
+    assert!(shared > TRIES / 2, "{shared}");
     assert!((40..=41).contains(&passed), "{passed}");
 }
 

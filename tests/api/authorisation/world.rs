@@ -11,7 +11,7 @@ use crate::{
     support::{
         KAZAN, MOSCOW, PASSWORD, TestApp,
         actor::{Actor, Answer, number},
-        morning,
+        config, morning,
     },
 };
 
@@ -61,7 +61,11 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let app = TestApp::start().await;
+        let mut config = config();
+        // One person asks here what a hundred would.
+        config.limits.user = "100000/s".parse().unwrap();
+        config.limits.ip = "100000/s".parse().unwrap();
+        let app = TestApp::start_with(config).await;
         let mut actors = Vec::new();
         for role in Role::ALL {
             actors.push((*role, app.actor(*role, &[HOME]).await));
