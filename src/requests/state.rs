@@ -205,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn a_visit_is_agreed_with_its_place_and_time() {
+        for rule in TABLE {
+            // Nobody gets there without saying where and when, and once there nobody has to say it again.
+            let agreeing = rule.to.has_visit() && !rule.from.has_visit();
+            let asked = rule.needs.contains(&Address) && rule.needs.contains(&MeetingAt);
+            assert_eq!(agreeing, asked, "{:?} → {:?}", rule.from, rule.to);
+        }
+    }
+
+    #[test]
     fn who_may_do_what() {
         assert!(decide(New, Waiting, Role::Operator).is_ok());
         assert!(matches!(decide(Waiting, Offered, Role::Operator), Err(Refusal::Forbidden(_))));
