@@ -76,7 +76,7 @@ async fn clients_that_send_slowly_take_no_places() {
     config.http.max_in_flight = 1;
     let app = TestApp::start_with(config).await;
     let operator = app.actor(Role::Operator, &[MOSCOW]).await;
-    let body = json!({ "login": operator.login, "password": "wrong horse battery" }).to_string();
+    let body = json!({ "login": operator.login, "password": "wrong horse battery", "session": "token" }).to_string();
     let (first, second) = body.split_at(10);
     let mut slow = Vec::new();
     for _ in 0..3 {

@@ -38,7 +38,7 @@ async fn every_answer_says_how_the_limits_stand_that_were_asked() {
     }))
     .await;
     let client = app.stranger();
-    let body = json!({ "login": "nobody", "password": PASSWORD });
+    let body = json!({ "login": "nobody", "password": PASSWORD, "session": "token" });
     let first = client.post("/api/v1/auth/login", body).await;
     let policy = "\"ip\";q=100;w=3600, \"login_ip\";q=10;w=60";
     assert_eq!(fields(&first), (policy, "\"ip\";r=99;t=36, \"login_ip\";r=9;t=6"));
@@ -76,7 +76,7 @@ async fn an_address_over_its_limit_is_turned_away_before_anything_is_looked_at()
         assert_eq!(turned_away.header("x-content-type-options"), "nosniff");
         turned_away.problem(429, "rate_limited");
     }
-    let body = json!({ "login": "nobody", "password": PASSWORD });
+    let body = json!({ "login": "nobody", "password": PASSWORD, "session": "token" });
     client.post("/api/v1/auth/login", body).await.problem(429, "rate_limited");
     for probe in ["/health/live", "/health/ready"] {
         client.get(probe).await.expect(200);

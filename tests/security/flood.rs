@@ -28,7 +28,7 @@ const ROUNDS: usize = 5;
 
 /// One sign-in that cannot succeed, with a login nobody has tried before; its status.
 async fn knock(client: &Actor) -> Answer {
-    let body = json!({ "login": format!("nobody{}", number()), "password": "wrong horse battery" });
+    let body = json!({ "login": format!("nobody{}", number()), "password": "wrong horse battery", "session": "token" });
     client.post("/api/v1/auth/login", body).await
 }
 
