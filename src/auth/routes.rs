@@ -337,11 +337,13 @@ async fn change_password(
     let user_id = caller.principal.user_id;
     let own = store::own_password(&mut app.db.acquire().await?, user_id).await?.ok_or(error::UNAUTHENTICATED)?;
     let attempt = lockout::begin(&app, &own.login, client).await?;
-    if !app.passwords.verify(body.current.expose(), Some(own.hash.clone())).await? {
+    let verified = app.passwords.verify(body.current.expose(), Some(own.hash.clone())).await;
+    if let Ok(false) = verified {
         attempt.failed(&app, Some(user_id)).await?;
         return Err(AppError::invalid_field("/current", "is wrong"));
     }
     attempt.withdraw(&app).await;
+    verified?;
     let objection = passwords::objection(body.new.expose(), &own.login)
         .or_else(|| (body.new.expose() == body.current.expose()).then(|| "is the old one".to_owned()));
     if let Some(objection) = objection {
