@@ -256,7 +256,10 @@ async fn an_embedded_database_is_restored_and_old_backups_go() {
     left.sort_unstable();
     assert_eq!((left.len(), left[0].as_str(), left[2].as_str()), (3, "20200103T000000Z", "mine"), "{left:?}");
     let second = manifest(folder.join(&left[1]).to_str().unwrap());
-    assert_eq!(second["content"], manifest(&backup)["content"]);
+    let mut expected = manifest(&backup)["content"].take();
+    // What a restore says of itself.
+    expected["rows"]["audit_log"] = Value::from(1);
+    assert_eq!(second["content"], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
