@@ -53,7 +53,7 @@ impl App {
     pub fn router(&self) -> Router {
         let (router, document) = routes().split_for_parts();
         router
-            .merge(docs::router(document))
+            .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
             .layer(DefaultBodyLimit::max(self.config.http.body_limit_bytes))
@@ -67,9 +67,11 @@ impl App {
                 Capacity::new(self.config.http.max_in_flight, self.metrics.clone()),
                 capacity::limit,
             ))
-            // Outside of both limits, so that a page may read why it was turned away.
+            // Outside of the limits: what leaves its end in doubt must close the connection whoever answers.
+            .layer(middleware::from_fn(guard::framing))
+            // As is this, so that a page may read why it was turned away.
             .layer(cors(&self.config.http.allowed_origins))
-            .layer(middleware::from_fn(guard::security_headers))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
             .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))
             .with_state(self.clone())
     }
@@ -81,6 +83,9 @@ impl App {
         probes
             .route("/metrics", get(metrics))
             .fallback(async || AppError::from(error::NOT_FOUND))
+            .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
+            .layer(middleware::from_fn(guard::framing))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
             .with_state(self.clone())
     }
 }
