@@ -43,9 +43,12 @@ problems! {
     NOT_FOUND = NOT_FOUND "not_found" "Not found";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method_not_allowed" "This path does not take that method";
     TRANSITION_NOT_ALLOWED = CONFLICT "transition_not_allowed" "The service request cannot make this move now";
+    BODY_TOO_SLOW = REQUEST_TIMEOUT "body_too_slow" "The body took too long to arrive";
     CONFLICT = CONFLICT "conflict" "This clashes with what is stored";
     STALE = PRECONDITION_FAILED "stale" "It was changed by somebody else; read it again";
     TOO_LARGE = PAYLOAD_TOO_LARGE "too_large" "The body is too large";
+    URI_TOO_LONG = URI_TOO_LONG "uri_too_long" "The address is too long";
+    HEAD_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "head_too_large" "The headers are too large or too many";
     WRONG_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "wrong_media_type" "This body type is not accepted here";
     INVALID = UNPROCESSABLE_ENTITY "invalid" "Some fields are not valid";
     RANGE_NOT_SATISFIABLE = RANGE_NOT_SATISFIABLE "range_not_satisfiable" "There is no such part";

@@ -50,7 +50,7 @@ impl App {
     pub fn router(&self) -> Router {
         let (router, document) = routes().split_for_parts();
         router
-            .merge(docs::router(document))
+            .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
             .layer(DefaultBodyLimit::max(self.config.http.body_limit_bytes))
@@ -59,8 +59,9 @@ impl App {
                 Duration::from_millis(self.config.http.request_timeout_ms),
                 guard::time_limit,
             ))
+            .layer(middleware::from_fn(guard::framing))
             .layer(cors(&self.config.http.allowed_origins))
-            .layer(middleware::from_fn(guard::security_headers))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
             .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))
             .with_state(self.clone())
     }
@@ -72,6 +73,9 @@ impl App {
         probes
             .route("/metrics", get(metrics))
             .fallback(async || AppError::from(error::NOT_FOUND))
+            .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
+            .layer(middleware::from_fn(guard::framing))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
             .with_state(self.clone())
     }
 }

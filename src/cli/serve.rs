@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use axum_server::Handle;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
 use super::{database, demo::Credentials, progress};
@@ -18,7 +19,7 @@ use crate::{
     clock::Clock,
     config::{Config, Settings},
     db::migrate,
-    http::listen,
+    http::{listen, tls::Tls, turns::Patience},
     lifecycle, telemetry, workers,
 };
 
@@ -40,14 +41,16 @@ pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
     };
     let config = settings.config()?;
     config.validate()?;
+    let tls = Tls::load(&config.tls)?;
     // Bound before anything slow: a taken port is known in milliseconds, and nothing was touched.
     let public = listen::bind(config.http.addr, "SWITCHBOARD_HTTP_ADDR")?;
     let ops = listen::bind(config.ops.addr, "SWITCHBOARD_OPS_ADDR")?;
     let addresses = (public.local_addr()?, ops.local_addr()?);
     let telemetry = telemetry::init(&config.log)?;
     let counters = telemetry.counters.clone();
+    allow_open_files();
 
-    let outcome = serve(config, (public, ops), addresses, counters, credentials).await;
+    let outcome = serve(config, (public, ops), addresses, tls, counters, credentials).await;
     // Blocking, so not on a thread that others may need.
     let _ = tokio::task::spawn_blocking(move || telemetry.shutdown(FLUSH_LIMIT)).await;
     outcome
@@ -57,6 +60,7 @@ async fn serve(
     config: Config,
     (public, ops): (std::net::TcpListener, std::net::TcpListener),
     (public_addr, ops_addr): (SocketAddr, SocketAddr),
+    tls: Option<Tls>,
     counters: telemetry::ProcessCounters,
     credentials: Option<Credentials>,
 ) -> anyhow::Result<()> {
@@ -75,18 +79,25 @@ async fn serve(
     app.warm_up().await?;
     workers::start(&app);
 
+    let (scheme, acceptor) = (if tls.is_some() { "https" } else { "http" }, tls.as_ref().map(Tls::acceptor));
+    if let Some(tls) = tls {
+        tls.watch(&app).context("waiting for SIGHUP")?;
+    }
     let (public_handle, ops_handle) = (Handle::new(), Handle::new());
-    let mut public_server = tokio::spawn(listen::serve(public, app.router(), public_handle.clone()));
-    let mut ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone()));
+    let patience = Patience::of(&app.config.http);
+    let mut public_server =
+        tokio::spawn(listen::serve(public, app.router(), public_handle.clone(), patience, acceptor));
+    let mut ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone(), patience, None));
     tracing::info!(
         %public_addr,
         %ops_addr,
+        scheme,
         migrations_applied = migrated.applied,
         startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
     if let Some(credentials) = &credentials {
-        welcome(credentials, &data_dir, public_addr, ops_addr);
+        welcome(credentials, &data_dir, &format!("{scheme}://{public_addr}"), ops_addr);
     }
 
     // A listener that ends by itself ends the server: a process that serves nothing must not look alive.
@@ -114,6 +125,17 @@ async fn serve(
     Ok(())
 }
 
+/// Lets this process have as many files and sockets open as the system allows it to ask for: the soft limit,
+/// often 1024, is there for programs that still use `select`.
+fn allow_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| (soft, hard)));
+    match raised {
+        Ok((soft, hard)) => tracing::debug!(before = soft, now = hard, "files that may be open"),
+        Err(error) => tracing::warn!(%error, "the limit on open files stays as it is"),
+    }
+}
+
 /// Waits for a server task that may have been waited for already.
 async fn wait(server: &mut JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
     if server.is_finished() {
@@ -123,12 +145,12 @@ async fn wait(server: &mut JoinHandle<std::io::Result<()>>) -> anyhow::Result<()
 }
 
 /// What a person who just started the demo wants to know. The passwords are the demo's own.
-fn welcome(credentials: &Credentials, data_dir: &Path, public: SocketAddr, ops: SocketAddr) {
+fn welcome(credentials: &Credentials, data_dir: &Path, public: &str, ops: SocketAddr) {
     let file = Credentials::path(data_dir);
     eprintln!("\n  Switchboard is serving a demo company.\n");
-    eprintln!("    API       http://{public}/api/v1");
-    eprintln!("    Try it    http://{public}/docs");
-    eprintln!("    Ready     http://{public}/health/ready");
+    eprintln!("    API       {public}/api/v1");
+    eprintln!("    Try it    {public}/docs");
+    eprintln!("    Ready     {public}/health/ready");
     eprintln!("    Metrics   http://{ops}/metrics");
     eprintln!("    Logins    {}", file.display());
     if std::io::stderr().is_terminal() {

@@ -28,7 +28,7 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 pub const MIN_SECRET_BYTES: usize = 32;
 
 /// A setting that cannot be used: it names the setting, what is wrong and the fix.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub struct ConfigError {
     /// The variable or key to change.
@@ -203,6 +203,7 @@ impl Config {
         if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             return fail("privacy.passport_key", "must be 64 hexadecimal digits; make one with: openssl rand -hex 32");
         }
+        self.check_tls()?;
         self.check_outside()?;
         self.check_sessions()?;
         if !(12..=16).contains(&self.password.cost) {
@@ -287,6 +288,17 @@ impl Config {
             return fail("retention.audit_days", "must be at least 366, which the database insists on; 0 is for ever");
         }
         Ok(())
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let unset = |path: &Path| path == Path::new("");
+        let (missing, other) = match (unset(&self.tls.cert_file), unset(&self.tls.key_file)) {
+            (true, false) => ("tls.cert_file", "tls.key_file"),
+            (false, true) => ("tls.key_file", "tls.cert_file"),
+            _ => return Ok(()),
+        };
+        let problem = format!("is not set, but {} is; TLS needs both", source::env_name(other));
+        Err(ConfigError::new(source::env_name(missing), problem))
     }
 
     /// What lies outside: the object store and the telephony providers.

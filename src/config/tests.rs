@@ -50,6 +50,8 @@ fn a_wrong_setting_names_itself_and_the_fix() {
         (("SWITCHBOARD_FILES_STORE", "/var/files"), "SWITCHBOARD_FILES_STORE", "s3://bucket/prefix"),
         (("SWITCHBOARD_FILES_STORE", "https://bucket/prefix"), "SWITCHBOARD_FILES_STORE", "s3://bucket/prefix"),
         (("SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "0"), "SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "between 1 and"),
+        (("SWITCHBOARD_TLS_CERT_FILE", "/tls.crt"), "SWITCHBOARD_TLS_KEY_FILE", "SWITCHBOARD_TLS_CERT_FILE is"),
+        (("SWITCHBOARD_TLS_KEY_FILE", "/tls.key"), "SWITCHBOARD_TLS_CERT_FILE", "SWITCHBOARD_TLS_KEY_FILE is"),
         (("SWITCHBOARD_LOG_LEVEL", "a=b=c"), "SWITCHBOARD_LOG_LEVEL", "info"),
         (("SWITCHBOARD_LOG_FORMAT", "xml"), "SWITCHBOARD_LOG_FORMAT", "pretty"),
     ] {

@@ -57,7 +57,11 @@ pub async fn respond(storage: &Storage, headers: &HeaderMap, content: &Content) 
     insert(&mut response, header::CONTENT_DISPOSITION, media::disposition(&content.name));
     insert(&mut response, header::ETAG, tag);
     insert(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
-    insert(&mut response, header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'".to_owned());
+    insert(
+        &mut response,
+        header::CONTENT_SECURITY_POLICY,
+        "sandbox; default-src 'none'; frame-ancestors 'none'".to_owned(),
+    );
     insert(&mut response, header::CACHE_CONTROL, "private, no-store".to_owned());
     if status == StatusCode::PARTIAL_CONTENT {
         let part = format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1));

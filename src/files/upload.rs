@@ -78,7 +78,7 @@ impl Upload {
     /// Reads all of it. The object is removed again unless it is [kept](Stored::keep).
     ///
     /// # Errors
-    /// 400 when the body breaks off, 413, 415 for a type that is not taken, 422 for a bad field, 507 when
+    /// 400 when the body breaks off, 408 when it takes too long, 413, 415 for a type that is not taken, 422 for a bad field, 507 when
     /// the store does not take it.
     pub async fn receive(mut self, app: &App) -> Result<Received, AppError> {
         let received = self.read(app).await;
@@ -171,7 +171,7 @@ impl Patience {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(error)) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(error::TOO_LARGE.into()),
             Ok(Err(_)) => Err(error::MALFORMED.because("The form broke off or is not well-formed.")),
-            Err(_) => Err(error::MALFORMED.because("The upload takes too long.")),
+            Err(_) => Err(error::BODY_TOO_SLOW.into()),
         }
     }
 }

@@ -41,11 +41,15 @@ impl FromRequestParts<App> for ClientIp {
     }
 }
 
+/// Whether it is a configured balancer's.
+pub(super) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&ip.to_canonical()))
+}
+
 fn resolve(peer: IpAddr, forwarded: &str, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(&ip.to_canonical()));
     let mut client = peer;
     for hop in forwarded.split(',').rev().map(str::trim) {
-        if !is_trusted(&client) {
+        if !is_trusted(client, trusted) {
             break;
         }
         // Garbage to the left of a balancer was written by a stranger: stop at what is known.

@@ -5,6 +5,7 @@ mod examples;
 
 use axum::{
     Router,
+    body::Bytes,
     http::{HeaderValue, header},
     response::Redirect,
     routing::get,
@@ -69,13 +70,18 @@ impl utoipa::Modify for Security {
 }
 
 /// The page and the document.
-pub fn router<S: Clone + Send + Sync + 'static>(document: utoipa::openapi::OpenApi) -> Router<S> {
+pub fn router<S: Clone + Send + Sync + 'static>(document: &utoipa::openapi::OpenApi) -> Router<S> {
     // The page needs its own scripts and styles, which the policy of the API's answers forbids.
     let policy = HeaderValue::from_static(
-        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
     );
+    // Written once: it takes a while, and anybody may ask for it.
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let json = [(header::CONTENT_TYPE, "application/json")];
     Router::new()
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document).config(Config::default().show_extensions(true)))
+        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json").show_extensions(true)))
+        .route("/openapi.json", get(async move || (json, document)))
         .route("/", get(|| async { Redirect::temporary("/docs") }))
         .layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, policy))
 }

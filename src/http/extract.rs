@@ -1,7 +1,7 @@
 //! Extractors whose rejections are problems: [`ValidJson`] and [`ValidQuery`] parse, then validate,
 //! and report each bad field by its JSON pointer; [`Id`] is a path id.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -13,9 +13,13 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 use serde_path_to_error::Segment;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
-use crate::error::{self, AppError, FieldError};
+use crate::{
+    app::App,
+    error::{self, AppError, FieldError},
+};
 
 /// Input that knows what it must satisfy beyond its types.
 pub trait Validate {
@@ -68,17 +72,17 @@ impl FieldErrors {
 #[derive(Debug)]
 pub struct ValidJson<T>(pub T);
 
-impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for ValidJson<T> {
+impl<T: DeserializeOwned + Validate> FromRequest<App> for ValidJson<T> {
     type Rejection = AppError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, AppError> {
         let media_type =
             request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let essence = media_type.split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(error::WRONG_MEDIA_TYPE.because("Send application/json."));
         }
-        let bytes = body(request, state).await?;
+        let bytes = body(request, app).await?;
         let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
         let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| json_error(&error))?;
         deserializer.end().map_err(|_| error::MALFORMED.because("There is more after the JSON value."))?;
@@ -89,12 +93,15 @@ impl<T: DeserializeOwned + Validate, S: Send + Sync> FromRequest<S> for ValidJso
     }
 }
 
-/// The whole body, under the limit that the router sets.
+/// The whole body, under the limit that the router sets. It has `http.stall_timeout_ms` to arrive: bodies that
+/// are read at once are small.
 ///
 /// # Errors
-/// 413, or 400 when the client stops sending.
-pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, AppError> {
-    Bytes::from_request(request, state).await.map_err(|rejection: BytesRejection| {
+/// 413, 408 when it takes too long, or 400 when the client stops sending.
+pub async fn body(request: Request, app: &App) -> Result<Bytes, AppError> {
+    let patience = Duration::from_millis(app.config.http.stall_timeout_ms);
+    let whole = timeout(patience, Bytes::from_request(request, app)).await.map_err(|_| error::BODY_TOO_SLOW)?;
+    whole.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             error::TOO_LARGE.into()
         } else {

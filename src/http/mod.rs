@@ -15,3 +15,5 @@ pub mod observe;
 pub mod rate_limit;
 pub mod stall;
 pub mod stats;
+pub mod tls;
+pub mod turns;

@@ -51,6 +51,23 @@ impl Answer {
     }
 }
 
+/// Checks that browsers are told to be careful with an answer: every one that an actor gets, in all tests.
+#[track_caller]
+pub fn assert_careful(headers: &header::HeaderMap) {
+    let value = |name: &str| {
+        let values: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(values.len(), 1, "{name} {values:?}: {headers:?}");
+        values[0]
+    };
+    assert_eq!(value("x-content-type-options"), "nosniff");
+    assert_eq!(value("referrer-policy"), "no-referrer");
+    assert_eq!(value("cross-origin-resource-policy"), "same-site");
+    assert!(value("cache-control").contains("no-store"), "{headers:?}");
+    let policy = value("content-security-policy");
+    assert!(policy.contains("default-src '") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!headers.contains_key("server") && !headers.contains_key("x-powered-by"), "{headers:?}");
+}
+
 /// Somebody with a session, or nobody.
 pub struct Actor {
     pub id: i64,
@@ -101,6 +118,7 @@ impl Actor {
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
+        assert_careful(&headers);
         Answer { status, headers, text: response.text().await.unwrap() }
     }
 
@@ -108,6 +126,7 @@ impl Actor {
     pub async fn head(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
+        assert_careful(&headers);
         let text = if status.is_success() { String::new() } else { response.text().await.unwrap() };
         Answer { status, headers, text }
     }

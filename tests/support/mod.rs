@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod redis;
 pub mod sse;
 pub mod telephony;
+pub mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use switchboard::{
     calls::inbox::{self, Progress},
     clock::{Clock, ManualClock},
     config::{Config, Secret, Settings},
-    http::listen,
+    http::{listen, tls::Tls, turns::Patience},
     telemetry::ProcessCounters,
 };
 
@@ -104,12 +105,18 @@ impl TestApp {
         let clock = ManualClock::at(morning());
         let app = App::build(config, options, Clock::Manual(clock.clone()), ProcessCounters::default()).unwrap();
         app.warm_up().await.unwrap();
+        let tls = Tls::load(&app.config.tls).unwrap();
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        if let Some(tls) = tls {
+            tls.watch(&app).unwrap();
+        }
+        let patience = Patience::of(&app.config.http);
         let any = "127.0.0.1:0".parse().unwrap();
         let (public, ops) = (listen::bind(any, "test").unwrap(), listen::bind(any, "test").unwrap());
         let (public_addr, ops_addr) = (public.local_addr().unwrap(), ops.local_addr().unwrap());
         let handles = [Handle::new(), Handle::new()];
-        tokio::spawn(listen::serve(public, app.router(), handles[0].clone()));
-        tokio::spawn(listen::serve(ops, app.ops_router(), handles[1].clone()));
+        tokio::spawn(listen::serve(public, app.router(), handles[0].clone(), patience, acceptor));
+        tokio::spawn(listen::serve(ops, app.ops_router(), handles[1].clone(), patience, None));
         Self { app, clock, public: public_addr, ops: ops_addr, database, data, handles }
     }
 

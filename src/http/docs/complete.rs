@@ -93,6 +93,9 @@ fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
     {
         common.push(error::MALFORMED);
     }
+    if operation.request_body.is_some() {
+        common.push(error::BODY_TOO_SLOW);
+    }
     if tag(operation) != "ops" {
         common.extend([error::INTERNAL, error::DATABASE_UNAVAILABLE, error::TIMED_OUT]);
     }
