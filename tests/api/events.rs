@@ -477,12 +477,14 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_and_does_not_read_is_closed() {
-    let app = TestApp::start().await;
+    let mut config = config();
+    config.http.stall_timeout_ms = 500;
+    let app = TestApp::start_with(config).await;
     let mut client = TcpSocket::new_v4().unwrap().connect(app.public).await.unwrap();
     // Far more than the kernel takes for it.
     let asked = 300;
     client.write_all("GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked).as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(13)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut answers = Vec::new();
     // Whether it ends or is reset depends on what was still on its way.
     let _ = client.read_to_end(&mut answers).await;

@@ -117,7 +117,7 @@ async fn a_slow_upload_has_the_time_that_it_needs_and_a_stalled_one_has_not() {
         let mut buffer = [0; 4_096];
         let count = socket.read(&mut buffer).unwrap();
         answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("takes too long"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_too_slow"), "{answer}");
     })
     .await
     .unwrap();

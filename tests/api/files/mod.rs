@@ -109,7 +109,7 @@ async fn a_file_comes_back_as_it_was_and_as_a_download() {
         ("accept-ranges", "bytes"),
         ("cache-control", "private, no-store"),
         ("x-content-type-options", "nosniff"),
-        ("content-security-policy", "sandbox; default-src 'none'"),
+        ("content-security-policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
     ] {
         assert_eq!(header(&whole, name), value, "{name}");
     }
