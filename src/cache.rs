@@ -159,7 +159,7 @@ impl Cache {
         let before = self.doubts().get(key).copied();
         let mut both = redis::pipe();
         both.atomic().set(key.epoch(), random_id()).ignore().del(&key.text).ignore();
-        let told = redis.run(async |connection| both.query_async::<()>(connection).await).await;
+        let told = redis.run(async move |mut connection| both.query_async::<()>(&mut connection).await).await;
         if told.is_err() {
             self.doubt(key);
             return told;
@@ -182,8 +182,9 @@ impl Cache {
             self.forget_in(redis, key).await?;
         }
         let names = [key.text.clone(), key.epoch()];
-        let found =
-            redis.run(async |connection| connection.mget::<_, (Option<String>, Option<String>)>(&names).await).await;
+        let found = redis
+            .run(async move |mut connection| connection.mget::<_, (Option<String>, Option<String>)>(&names).await)
+            .await;
         let (value, epoch) = found.inspect_err(|_| self.doubt(key))?;
         Ok(Found { value: value.map(Arc::from), epoch: epoch.unwrap_or_default() })
     }
@@ -192,7 +193,7 @@ impl Cache {
         if let Some(redis) = &self.redis {
             let mut call = STORE.key(&key.text);
             call.key(key.epoch()).arg(epoch).arg(text).arg(key.ttl.as_secs());
-            let stored = redis.run(async |connection| call.invoke_async::<i64>(connection).await).await;
+            let stored = redis.run(async move |mut connection| call.invoke_async::<i64>(&mut connection).await).await;
             if stored.is_err() {
                 self.doubt(key);
             }

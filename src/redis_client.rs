@@ -14,6 +14,10 @@ use redis::{
     Client, ErrorKind, RedisError, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{
@@ -39,6 +43,9 @@ struct Shared {
     failures: AtomicU32,
     /// Nobody asks but the probe.
     open: AtomicBool,
+    thread: Handle,
+    /// Its thread ends when this is dropped.
+    _alive: oneshot::Sender<()>,
 }
 
 impl std::fmt::Debug for RedisClient {
@@ -82,17 +89,20 @@ impl RedisClient {
             .set_number_of_retries(1);
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
-        Ok(Self(Arc::new(Shared { manager, metrics, failures: AtomicU32::new(0), open: AtomicBool::new(false) })))
+        let (thread, alive) = own_thread()?;
+        let (failures, open) = (AtomicU32::new(0), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { manager, metrics, failures, open, thread, _alive: alive })))
     }
 
     /// Runs one command, and keeps `cache_fallback_active` and `dependency_up` true to its outcome.
     ///
     /// # Errors
     /// [`Unavailable`]; do without.
-    pub async fn run<T>(
-        &self,
-        command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
-    ) -> Result<T, Unavailable> {
+    pub async fn run<T, F>(&self, command: impl FnOnce(ConnectionManager) -> F) -> Result<T, Unavailable>
+    where
+        T: Send + 'static,
+        F: Future<Output = RedisResult<T>> + Send + 'static,
+    {
         if self.0.open.load(Ordering::Relaxed) {
             return Err(Unavailable);
         }
@@ -111,7 +121,7 @@ impl RedisClient {
     /// Asks until there is an answer, so that no request has to try; ends with the last user of the client.
     fn watch(&self) {
         let shared = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
+        self.0.thread.spawn(async move {
             loop {
                 tokio::time::sleep(PROBE_EVERY).await;
                 let Some(shared) = shared.upgrade() else { return };
@@ -130,13 +140,26 @@ impl RedisClient {
     }
 }
 
-async fn ping(connection: &mut ConnectionManager) -> RedisResult<()> {
-    redis::cmd("PING").query_async(connection).await
+/// A runtime with a thread of its own: where many requests wait for their turn, a timer among them would tell
+/// how busy this process is, and not how Redis is. A flood would then be counted by each replica by itself.
+fn own_thread() -> anyhow::Result<(Handle, oneshot::Sender<()>)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (alive, ended) = oneshot::channel();
+    std::thread::Builder::new().name("redis".to_owned()).spawn(move || runtime.block_on(ended))?;
+    Ok((handle, alive))
+}
+
+async fn ping(mut connection: ConnectionManager) -> RedisResult<()> {
+    redis::cmd("PING").query_async(&mut connection).await
 }
 
 impl Shared {
-    async fn call<T>(&self, command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>) -> Result<T, Failure> {
-        let mut manager = self.manager.clone();
+    async fn call<T, F>(&self, command: impl FnOnce(ConnectionManager) -> F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: Future<Output = RedisResult<T>> + Send + 'static,
+    {
         let span = info_span!(
             target: "switchboard::redis",
             "redis",
@@ -147,10 +170,12 @@ impl Shared {
         );
         // One bound over connect, retry and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
-        let outcome = tokio::time::timeout(limit, command(&mut manager)).instrument(span.clone()).await;
-        let outcome = match outcome {
-            Ok(answer) => answer.map_err(Failure::from),
-            Err(_) => Err(Failure::Silence(format!("no answer within {limit:?}"))),
+        let work = command(self.manager.clone());
+        let bounded = self.thread.spawn(async move { tokio::time::timeout(limit, work).await });
+        let outcome = match bounded.instrument(span.clone()).await {
+            Ok(Ok(answer)) => answer.map_err(Failure::from),
+            Ok(Err(_)) => Err(Failure::Silence(format!("no answer within {limit:?}"))),
+            Err(error) => Err(Failure::Silence(error.to_string())),
         };
         if outcome.is_err() {
             span.record("otel.status_code", "ERROR");

@@ -105,8 +105,8 @@ impl Limit {
         let redis = self.redis.as_ref()?;
         let mut call = TAKE.key(format!("{}:{bucket}", self.prefix));
         call.arg(self.quota.interval).arg(self.quota.burst).arg(self.local.ahead(bucket));
-        let asked = redis.run(async |connection| call.invoke_async::<(u64, u32, u64)>(connection).await).await;
-        let (wait, remaining, reset) = asked.ok()?;
+        let ask = async move |mut connection| call.invoke_async::<(u64, u32, u64)>(&mut connection).await;
+        let (wait, remaining, reset) = redis.run(ask).await.ok()?;
         self.local.follow(bucket, reset);
         Some(Verdict { wait, remaining, reset })
     }
