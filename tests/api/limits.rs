@@ -65,12 +65,14 @@ async fn heads_that_are_too_large_or_read_in_two_ways_are_refused() {
         "transfer-encoding: chunked\r\nCONTENT-LENGTH: 0\r\n",
     ] {
         let smuggling = format!("{}0\r\n\r\n{hidden}", post(lengths));
-        assert_problem(&said(&app, smuggling.as_bytes()).await, 400, "malformed", lengths);
+        let refused = said(&app, smuggling.as_bytes()).await;
+        assert_problem(&refused, 400, "malformed", lengths);
+        assert!(refused.contains("not both"), "{refused}");
         // Nor does it help to send it behind one that is right.
         let behind = format!("{hidden}{smuggling}");
         let answers = said(&app, behind.as_bytes()).await;
         assert_eq!((answers.matches("HTTP/1.1 200 ").count(), answers.matches("HTTP/1.1 400 ").count()), (1, 1));
-        assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "{answers}");
+        assert!(answers.contains("not both") && answers.matches("HTTP/1.1 ").count() == 2, "{answers}");
     }
     // Nothing is served behind a chunked body: if a proxy dropped a length, it may be meant for nobody.
     let chunked = format!("{}2\r\n{{}}\r\n0\r\n\r\n{hidden}", post("Transfer-Encoding: chunked\r\n"));
@@ -100,7 +102,8 @@ async fn heads_that_are_too_large_or_read_in_two_ways_are_refused() {
     // RFC 9112 §3.2: one Host.
     for (hosts, what) in [("", "none"), ("Host: x\r\nHost: y\r\n", "two")] {
         let head = format!("GET /health/live HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
-        assert_problem(&said(&app, head.as_bytes()).await, 400, "malformed", what);
+        let refused = said(&app, head.as_bytes()).await;
+        assert_problem(&refused, 400, "malformed", what);
     }
 }
 
