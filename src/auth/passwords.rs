@@ -9,7 +9,10 @@
 use std::{
     collections::HashSet,
     iter,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -102,6 +105,10 @@ pub struct Passwords {
     /// As many permits as there are cores.
     cores: Arc<Semaphore>,
     core_count: usize,
+    /// Who signs in: from [`Passwords::admit`] until the password was looked at.
+    admitted: Arc<AtomicUsize>,
+    /// How long a hash takes these days, in microseconds.
+    pace: AtomicU64,
     patience: Duration,
     metrics: Arc<Metrics>,
     /// What bcrypt compares with when the login does not exist, so that the answer takes as long.
@@ -116,8 +123,12 @@ impl Passwords {
     pub fn new(config: &config::Password, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let core_count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let previous = &config.previous_pepper;
+        let started = Instant::now();
+        let dummy = stretch(&config.pepper, config.cost, "no such user")?;
         Ok(Self {
-            dummy: stretch(&config.pepper, config.cost, "no such user")?,
+            dummy,
+            admitted: Arc::default(),
+            pace: AtomicU64::new(micros(started.elapsed())),
             pepper: Pepper::new(&config.pepper)?,
             previous: if previous.is_empty() { None } else { Some(Pepper::new(previous)?) },
             cost: config.cost,
@@ -126,6 +137,26 @@ impl Passwords {
             patience: Duration::from_millis(config.queue_timeout_ms),
             metrics,
         })
+    }
+
+    /// A place among those who sign in, to be kept until the password was looked at.
+    ///
+    /// # Errors
+    /// 503 when so many are ahead that no core will be free in time: better at once, and before a flood
+    /// reaches the database.
+    pub fn admit(&self) -> Result<Admission, AppError> {
+        let in_time = micros(self.patience) / self.pace.load(Ordering::Relaxed).max(1);
+        let most = self.core_count.saturating_mul(1 + usize::try_from(in_time).unwrap_or(usize::MAX));
+        let one_more = |admitted| (admitted < most).then_some(admitted + 1);
+        match self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Admission(self.admitted.clone())),
+            Err(_) => Err(self.overloaded()),
+        }
+    }
+
+    fn overloaded(&self) -> AppError {
+        self.metrics.password_hash_rejected().inc();
+        error::OVERLOADED.because("Too many people are signing in; try again.").retry_after(1)
     }
 
     /// Whether `password` is the one behind `stored`. What cannot match (`None`: no such user; a form that
@@ -180,10 +211,7 @@ impl Passwords {
         let permit = tokio::time::timeout(self.patience, self.cores.clone().acquire_owned()).await;
         drop(waiting);
         self.metrics.password_hash_wait().observe(queued.elapsed().as_secs_f64());
-        let Ok(Ok(permit)) = permit else {
-            self.metrics.password_hash_rejected().inc();
-            return Err(error::OVERLOADED.because("Too many people are signing in; try again.").retry_after(1));
-        };
+        let Ok(Ok(permit)) = permit else { return Err(self.overloaded()) };
         self.work(name, permit, work).await
     }
 
@@ -203,9 +231,28 @@ impl Passwords {
             outcome
         });
         let outcome = work.instrument(span).await.map_err(AppError::internal)?;
-        self.metrics.password_hash_duration().observe(started.elapsed().as_secs_f64());
+        let elapsed = started.elapsed();
+        self.metrics.password_hash_duration().observe(elapsed.as_secs_f64());
+        // Of the last few, the latest most.
+        let pace = (self.pace.load(Ordering::Relaxed) * 3 + micros(elapsed)) / 4;
+        self.pace.store(pace, Ordering::Relaxed);
         Ok(outcome)
     }
+}
+
+/// A place among those who sign in; given back when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Admission(Arc<AtomicUsize>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Gauge(prometheus::IntGauge);
@@ -303,6 +350,25 @@ mod tests {
         let (pepper, previous_pepper) = (Secret::new(pepper), Secret::new(previous));
         let config = config::Password { pepper, previous_pepper, cost, queue_timeout_ms: 10_000 };
         Passwords::new(&config, Arc::new(Metrics::new(ProcessCounters::default()).unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn as_many_are_admitted_as_will_find_a_core_in_time() {
+        let passwords = pipeline("pepper", "", 4);
+        let admitted = |pace: Duration| {
+            passwords.pace.store(micros(pace), Ordering::Relaxed);
+            iter::from_fn(|| passwords.admit().ok()).take(1_000).collect::<Vec<_>>().len()
+        };
+        let cores = passwords.core_count;
+        assert_eq!(admitted(Duration::from_secs(60)), cores, "those at least who need not wait");
+        // The patience is 10 s.
+        assert_eq!(admitted(Duration::from_secs(2)), 6 * cores);
+        assert_eq!(admitted(Duration::from_micros(1)), 1_000, "and those before have left");
+        assert_eq!(passwords.metrics.password_hash_rejected().get(), 2);
+        for _ in 0..50 {
+            passwords.verify("password", None).await.unwrap();
+        }
+        assert!(passwords.pace.load(Ordering::Relaxed) > 100, "it follows what hashes take");
     }
 
     #[tokio::test]

@@ -159,6 +159,7 @@ async fn login(
         SessionKind::Cookie => admit(&app, &page).await?,
     };
     let login = body.login.to_lowercase();
+    let _place = app.passwords.admit().inspect_err(|_| count(AuthResult::Overloaded))?;
     let attempt = lockout::begin(&app, &login, client).await.inspect_err(|error| {
         if error.kind() == error::RATE_LIMITED {
             count(AuthResult::Locked);

@@ -95,6 +95,8 @@ struct Turn {
     number: u64,
     /// While one is being answered: how many bytes of its body may still come.
     body: Option<u64>,
+    /// Bytes of the body before that nobody read: they may be on their way, and are no head.
+    unread: u64,
     /// About the head that came last.
     head: HeadFacts,
     /// Waits for more to be due.
@@ -109,6 +111,13 @@ impl Turn {
             reader.wake();
         }
     }
+}
+
+/// How many of these bytes belong to what is left of a body, which they are taken from.
+fn due_of(left: &mut u64, fresh: &[u8]) -> usize {
+    let due = usize::try_from(*left).map_or(fresh.len(), |left| left.min(fresh.len()));
+    *left -= due as u64;
+    due
 }
 
 fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
@@ -154,9 +163,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
                 return Poll::Ready(read);
             }
             let due = if let Some(left) = &mut turn.body {
-                let due = usize::try_from(*left).map_or(fresh.len(), |left| left.min(fresh.len()));
-                *left -= due as u64;
-                due
+                due_of(left, fresh)
+            } else if turn.unread > 0 {
+                due_of(&mut turn.unread, fresh)
             } else {
                 if this.number > 0 && this.head.bytes == 0 {
                     this.deadline.as_mut().reset(Instant::now() + this.patience.head);
@@ -307,6 +316,8 @@ impl Drop for Ends {
     fn drop(&mut self) {
         let mut turn = lock(&self.0);
         turn.number += 1;
+        // Of a chunked body nobody knows; the connection is closed behind it.
+        turn.unread = turn.body.filter(|left| *left < u64::MAX).unwrap_or(0);
         turn.allow(None);
     }
 }
@@ -341,6 +352,7 @@ mod tests {
             .route("/echo", post(async |body: String| format!("<{body}>")))
             .route("/head", post(async |Extension(head): Extension<HeadFacts>, _: String| format!("<{head:?}>")))
             .route("/", get(async || "<at once>"))
+            .route("/unread", post(async || "<unread>"))
             .route("/slow", get(async || sleep(2 * PATIENCE.idle).await));
         let listener = listen::bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
@@ -444,6 +456,20 @@ mod tests {
             assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), if next.is_empty() { 1 } else { 2 }, "{answers}");
             assert!((3 * PATIENCE.idle..4 * PATIENCE.idle).contains(&took), "{took:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_read_is_not_taken_for_the_next_head() {
+        let mut client = client().await;
+        let unread = echo("\r\n\r\nGET").replace("/echo", "/unread");
+        client.write_all(unread.as_bytes()).await.unwrap();
+        client.read_exact(&mut [0; 15]).await.unwrap();
+        // Longer than a head may take: what was left of the body has not begun one.
+        sleep(2 * PATIENCE.head).await;
+        let head = "POST /head HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (answers, _) = rest(&mut client).await;
+        assert!(answers.contains("<unread>") && answers.contains(&format!("bytes: {}", head.len())), "{answers}");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    MOSCOW, PASSWORD, TestApp, config,
+    JWT_SECRET, MOSCOW, PASSWORD, PEPPER, TestApp, config,
     database::TestDatabase,
     eventually,
     metrics::Scrape,
@@ -23,7 +23,6 @@ use crate::support::{
 };
 
 const POLL_MS: u64 = 50;
-const SECRET: &str = "q7Zp2mKx9LwT4vRb8NcY3hJs6DfG1aUe";
 
 fn over_tls(files: &Files) -> Config {
     let mut config = config();
@@ -63,7 +62,7 @@ async fn versions_1_2_and_1_3_are_spoken_and_nothing_older_or_unencrypted() {
         assert_eq!((answer.status().as_u16(), shown(&answer) == pair.der), (200, true));
         assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
         // Errors too; and the peer's address is known, or there would be no rate limit.
-        let body = json!({ "login": "nobody", "password": PASSWORD });
+        let body = json!({ "login": "nobody", "password": PASSWORD, "session": "token" });
         let refused = client.post(url(app.public, "/api/v1/auth/login")).json(&body).send().await.unwrap();
         assert_eq!(refused.status(), 401);
         assert_eq!(refused.headers()["strict-transport-security"], "max-age=31536000");
@@ -161,8 +160,8 @@ async fn a_process_reloads_at_sighup_and_never_tells_its_key() {
     let files = Files::new(&first);
     let environment = [
         ("DATABASE_URL", database.url()),
-        ("SWITCHBOARD_JWT_SECRET", SECRET.to_owned()),
-        ("SWITCHBOARD_PASSWORD_PEPPER", SECRET.to_owned()),
+        ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
         ("SWITCHBOARD_TLS_CERT_FILE", files.cert_file.clone()),
         ("SWITCHBOARD_TLS_KEY_FILE", files.key_file.clone()),
         ("SWITCHBOARD_TLS_RELOAD_INTERVAL_MS", "3600000".to_owned()),
@@ -211,8 +210,8 @@ fn files_that_cannot_be_used_keep_a_server_from_starting() {
         (at(&chain), write("other.key", &other.key), "KEY", &write("other.key", &other.key), "is not the key of"),
     ] {
         let environment = [
-            ("SWITCHBOARD_JWT_SECRET", SECRET.to_owned()),
-            ("SWITCHBOARD_PASSWORD_PEPPER", SECRET.to_owned()),
+            ("SWITCHBOARD_JWT_SECRET", JWT_SECRET.to_owned()),
+            ("SWITCHBOARD_PASSWORD_PEPPER", PEPPER.to_owned()),
             ("SWITCHBOARD_TLS_CERT_FILE", cert_file),
             ("SWITCHBOARD_TLS_KEY_FILE", key_file),
             ("SWITCHBOARD_DATA_DIR", files.dir.path().join("nothing").to_str().unwrap().to_owned()),

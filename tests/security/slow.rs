@@ -35,6 +35,9 @@ async fn start(database: &TestDatabase) -> Server {
     let mut environment = vec![
         ("DATABASE_URL", database.url()),
         ("SWITCHBOARD_HTTP_TRUSTED_PROXIES", "127.0.0.0/8".to_owned()),
+        // What one person may do in a minute is not what is measured here.
+        ("SWITCHBOARD_LIMITS_IP", "1000000/min".to_owned()),
+        ("SWITCHBOARD_LIMITS_USER", "1000000/min".to_owned()),
         ("SWITCHBOARD_LOG_LEVEL", "warn,switchboard=info,switchboard::http=warn".to_owned()),
     ];
     environment.extend(SECRETS.map(|(name, value)| (name, value.to_owned())));
