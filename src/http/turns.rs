@@ -301,10 +301,13 @@ where
     }
 }
 
+/// As many bytes as may come when nobody knows how many: no body has half of them.
+const CHUNKED: u64 = u64::MAX;
+
 /// What may follow a head. Behind a chunked body nothing is served any more: `guard::framing` sees to it.
 fn body_length(headers: &HeaderMap) -> u64 {
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        return u64::MAX;
+        return CHUNKED;
     }
     headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
@@ -317,7 +320,7 @@ impl Drop for Ends {
         let mut turn = lock(&self.0);
         turn.number += 1;
         // Of a chunked body nobody knows; the connection is closed behind it.
-        turn.unread = turn.body.filter(|left| *left < u64::MAX).unwrap_or(0);
+        turn.unread = turn.body.filter(|left| *left < CHUNKED / 2).unwrap_or(0);
         turn.allow(None);
     }
 }
