@@ -70,6 +70,9 @@ async fn who_finds_no_place_is_told_at_once_while_probes_and_webhooks_get_throug
 async fn clients_that_send_slowly_take_no_places() {
     let mut config = config();
     config.http.max_in_flight = 1;
+    // They are to be there all at once, on a busy machine too.
+    config.http.stall_timeout_ms = 60_000;
+    config.http.request_timeout_ms = 60_000;
     let app = TestApp::start_with(config).await;
     let operator = app.actor(Role::Operator, &[MOSCOW]).await;
     let body = json!({ "login": operator.login, "password": "wrong horse battery", "session": "token" }).to_string();
