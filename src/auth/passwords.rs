@@ -360,7 +360,7 @@ mod tests {
             iter::from_fn(|| passwords.admit().ok()).take(1_000).collect::<Vec<_>>().len()
         };
         let cores = passwords.core_count;
-        assert_eq!(admitted(Duration::from_secs(60)), cores, "those at least who need not wait");
+        assert_eq!(admitted(Duration::from_mins(1)), cores, "those at least who need not wait");
         // The patience is 10 s.
         assert_eq!(admitted(Duration::from_secs(2)), 6 * cores);
         assert_eq!(admitted(Duration::from_micros(1)), 1_000, "and those before have left");
