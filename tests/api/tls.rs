@@ -72,10 +72,11 @@ async fn versions_1_2_and_1_3_are_spoken_and_nothing_older_or_unencrypted() {
     let (answer, _) = raw(&app, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     // Who does not finish, or even start, the handshake is closed like one who dawdles over a head.
+    // The server counts from its accept, which may be before our connect returns.
     for start in [&[][..], &hello_1_1()[..20]] {
         let (answer, took) = raw(&app, start).await;
         assert_eq!(answer, b"");
-        assert!((Duration::from_millis(400)..Duration::from_secs(2)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(200)..Duration::from_secs(2)).contains(&took), "{took:?}");
     }
 }
 
