@@ -3,12 +3,13 @@
 
 use std::{fmt, path::Path, str::FromStr};
 
+use anyhow::ensure;
 use sqlx::postgres::PgConnectOptions;
 
 use super::progress;
 use crate::{
     config::{Config, ConfigError},
-    db::embedded::{Cluster, Durability, EmbeddedError, Options, running_socket_dir},
+    db::embedded::{Cluster, Durability, EmbeddedError, Options, cluster_exists, running_socket_dir},
 };
 
 /// Connections that the embedded server keeps free beyond the pool: readiness, tools, a person.
@@ -68,6 +69,23 @@ pub async fn open_or_join(config: &Config) -> anyhow::Result<Database> {
         }
         other => other,
     }
+}
+
+/// As [`open_or_join`], for a command that has no business with a new, empty database: who names the
+/// wrong directory is told so.
+///
+/// # Errors
+/// As [`open`], and when there is no database in the data directory.
+pub async fn open_existing(config: &Config) -> anyhow::Result<Database> {
+    if config.database.url.is_empty() {
+        let dir = config.data_dir()?;
+        ensure!(
+            cluster_exists(&dir),
+            "there is no database in {}; is SWITCHBOARD_DATA_DIR the server's, and are you the user it runs as?",
+            dir.display()
+        );
+    }
+    open_or_join(config).await
 }
 
 fn socket_options(socket_dir: &Path, port: u16, user: &str, database: &str) -> PgConnectOptions {

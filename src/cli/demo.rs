@@ -93,13 +93,16 @@ const MASTERS: usize = 3;
 const SHARE: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
 
 impl Credentials {
-    /// Reads the file, or draws new credentials, which [`Credentials::keep`] writes.
+    /// Those of the demo in the settings' data directory, or new ones, which [`Credentials::keep`] writes;
+    /// the settings become the demo's.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn load_or_draw(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(FILE);
-        if path.exists() { Self::load(&path) } else { Ok(Self::draw()) }
+    /// When the file cannot be read, or a setting is of the wrong shape.
+    pub fn of(settings: &mut Settings) -> anyhow::Result<Self> {
+        let path = Self::path(&settings.config()?.data_dir()?);
+        let credentials = if path.exists() { Self::load(&path)? } else { Self::draw() };
+        credentials.apply(settings);
+        Ok(credentials)
     }
 
     /// Writes the file, unless it is there. Before the company is created: what is in the database can

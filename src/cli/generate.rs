@@ -36,7 +36,7 @@ pub struct Arguments {
 /// # Errors
 /// When the database has no company yet, or cannot be used.
 pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<()> {
-    let database = database::open_or_join(config).await?;
+    let database = database::open_existing(config).await?;
     migrate::run(&database.options).await?;
     let mut connection = database.options.connect().await.context("connecting to the database")?;
     let (started, bar) =

@@ -14,6 +14,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use demo::Credentials;
+
 use crate::{
     config::{Config, ConfigError, DEFAULTS, Settings},
     db::migrate,
@@ -66,8 +68,11 @@ enum Command {
     /// Print the effective settings, each with its origin, secrets redacted
     Config {
         /// Print the documented defaults instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "demo")]
         defaults: bool,
+        /// As they are for `serve --demo`
+        #[arg(long)]
+        demo: bool,
     },
 }
 
@@ -113,9 +118,12 @@ impl Cli {
             Command::Generate(arguments) => generate::run(arguments, &unchecked(&read()?)?).await?,
             Command::Openapi => println!("{}", server::openapi().to_pretty_json()?),
             Command::Metrics => print!("{}", metrics::reference()),
-            Command::Config { defaults: true } => print!("{DEFAULTS}"),
-            Command::Config { defaults: false } => {
-                let settings = read()?;
+            Command::Config { defaults: true, .. } => print!("{DEFAULTS}"),
+            Command::Config { defaults: false, demo } => {
+                let mut settings = read()?;
+                if demo {
+                    Credentials::of(&mut settings)?;
+                }
                 print!("{}", settings.render());
                 settings.config()?.validate()?;
             }

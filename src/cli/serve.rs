@@ -32,13 +32,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// Whatever keeps it from starting: a setting, a taken port, the database.
 pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
-    let credentials = if demo {
-        let credentials = Credentials::load_or_draw(&settings.config()?.data_dir()?)?;
-        credentials.apply(&mut settings);
-        Some(credentials)
-    } else {
-        None
-    };
+    let credentials = if demo { Some(Credentials::of(&mut settings)?) } else { None };
     let config = settings.config()?;
     config.validate()?;
     let tls = Tls::load(&config.tls)?;

@@ -138,7 +138,7 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
 }
 
 async fn run_unlock(login: &str, config: &Config) -> anyhow::Result<()> {
-    let database = database::open_or_join(config).await?;
+    let database = database::open_existing(config).await?;
     migrate::run(&database.options).await?;
     let metrics = Arc::new(Metrics::new(ProcessCounters::default())?);
     let db = Db::new(database.options.clone(), &config.database, metrics);

@@ -98,7 +98,13 @@ impl Settings {
         }
         serde_path_to_error::deserialize(root).map_err(|error| {
             let key = error.path().to_string();
-            ConfigError::new(env_name(&key), error.into_inner().message().to_owned())
+            let problem = match (error.into_inner().message(), self.values.get(&key)) {
+                ("invalid socket address syntax", Some((value, _))) => {
+                    format!("{value} is no address such as 127.0.0.1:8000")
+                }
+                (problem, _) => problem.to_owned(),
+            };
+            ConfigError::new(env_name(&key), problem)
         })
     }
 

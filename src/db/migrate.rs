@@ -88,6 +88,8 @@ pub async fn is_current(connection: &mut PgConnection) -> sqlx::Result<bool> {
 }
 
 async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
+    // That the table of migrations exists already is news to nobody.
+    let options = options.clone().options([("client_min_messages", "warning")]);
     let attempt = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
     attempt
         .context("DATABASE_URL: the database did not answer within 5 s")?

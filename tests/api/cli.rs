@@ -60,7 +60,12 @@ fn a_wrong_setting_is_named_with_the_way_out() {
     let mistyped = files.file("mistyped.toml", "[database]\nmax_connections = \"many\"\n");
     let missing = files.path().join("missing.toml").to_str().unwrap().to_owned();
     let cases = [
-        ("SWITCHBOARD_HTTP_ADDR", "everywhere", "SWITCHBOARD_HTTP_ADDR", "socket address"),
+        (
+            "SWITCHBOARD_HTTP_ADDR",
+            "everywhere",
+            "SWITCHBOARD_HTTP_ADDR",
+            "\"everywhere\" is no address such as 127.0.0.1:8000",
+        ),
         ("SWITCHBOARD_HTTP_ADRR", "127.0.0.1:1", "SWITCHBOARD_HTTP_ADRR", "did you mean SWITCHBOARD_HTTP_ADDR"),
         ("SWITCHBOARD_OPS_ADDR", "127.0.0.1:8000", "SWITCHBOARD_OPS_ADDR", "127.0.0.1:9464"),
         ("SWITCHBOARD_JWT_SECRET", "", "SWITCHBOARD_JWT_SECRET", "openssl rand -hex 32"),
@@ -125,6 +130,12 @@ fn the_effective_settings_are_printed_without_secrets() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
     }
+    // A demo has settings of its own.
+    let data = TempDir::reserve();
+    let environment = [("SWITCHBOARD_DATA_DIR", data.text())];
+    let shown = process::run(&["config", "--demo"], &environment, b"").success();
+    assert!(shown.contains("insecure_cookies = true  # --demo\n"), "{shown}");
+    assert!(shown.contains("secret = \"<redacted>\"  # --demo\n") && !data.path().exists(), "{shown}");
     // The documented defaults are settings themselves.
     let defaults = process::run(&["config", "--defaults"], &[], b"").success();
     let files = TempDir::create();
@@ -150,6 +161,17 @@ fn a_port_that_is_taken_is_said_at_once_and_nothing_is_begun() {
             assert!(line.starts_with(&format!("switchboard: {variable}: {address} is in use")), "{line}");
             assert!(!data.path().exists(), "{arguments:?} left something in the data directory");
         }
+    }
+}
+
+#[test]
+fn what_mends_a_database_makes_no_new_one() {
+    let data = TempDir::reserve();
+    let environment = [("SWITCHBOARD_DATA_DIR", data.text())];
+    for arguments in [&["user", "unlock", "olga"][..], &["generate"]] {
+        let line = process::run(arguments, &environment, b"").failure(1);
+        assert!(line.contains(&format!("no database in {}; is SWITCHBOARD_DATA_DIR", data.text())), "{line}");
+        assert!(!data.path().exists(), "{arguments:?}");
     }
 }
 

@@ -13,10 +13,10 @@ use crate::support::{
 /// The demo's company as its first start makes it, but with passwords that are cheap to check: hashing
 /// them all, twice, would be most of this test. What a first start does is in `demo`.
 async fn found_cheaply(database: &TestDatabase, data: &Path) {
-    let credentials = Credentials::load_or_draw(data).unwrap();
+    let data_dir = ("SWITCHBOARD_DATA_DIR".to_owned(), data.to_str().unwrap().to_owned());
+    let mut settings = Settings::read(None, [data_dir]).unwrap();
+    let credentials = Credentials::of(&mut settings).unwrap();
     credentials.keep(data).unwrap();
-    let mut settings = Settings::read(None, []).unwrap();
-    credentials.apply(&mut settings);
     let mut config = settings.config().unwrap();
     config.password.cost = 4;
     let app = App::build(config, database.options(), Clock::System, ProcessCounters::default()).unwrap();

@@ -99,7 +99,11 @@ impl Person {
                     tokio::time::sleep(Duration::from_secs(answer.retry_after.unwrap_or(1))).await;
                 }
                 StatusCode::UNAUTHORIZED => {
-                    bail!("{} cannot sign in; is --logins the file of this server's demo?", self.login)
+                    bail!(
+                        "{} cannot sign in ({}): is --logins the file of this server's demo, and the password the one in it?",
+                        self.login,
+                        answer.problem()
+                    )
                 }
                 _ => bail!("{} cannot sign in: {}", self.login, answer.problem()),
             }

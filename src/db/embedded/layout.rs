@@ -15,6 +15,9 @@ use super::account::Account;
 /// NUL.
 const SOCKET_PATH_MAX: usize = 103;
 
+/// The cluster's files, in the data directory.
+pub(super) const DATA: &str = "pg";
+
 /// The port that names the socket file. Nothing listens on a network port.
 pub(super) const PORT: u16 = 5432;
 
@@ -52,7 +55,7 @@ impl Layout {
         }
         let dir = absolute.canonicalize().map_err(EmbeddedError::io("find", &absolute))?;
         Ok(Self {
-            data: dir.join("pg"),
+            data: dir.join(DATA),
             socket_dir: choose_socket_dir(&dir, &std::env::temp_dir()),
             log: dir.join("postgres.log"),
             dir,

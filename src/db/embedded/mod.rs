@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep};
 use account::Account;
 pub use binaries::{Binaries, locate_binaries};
 pub use error::EmbeddedError;
-use layout::{Layout, PORT, private_dir, tail};
+use layout::{DATA, Layout, PORT, private_dir, tail};
 use postmaster::{POLL, PidFile, SUPERVISOR};
 
 /// Name of both the superuser and the database.
@@ -88,6 +88,12 @@ pub enum Durability {
 /// When it cannot be created.
 pub fn prepare_dir(dir: &Path) -> Result<(), EmbeddedError> {
     Layout::prepare(dir).map(drop)
+}
+
+/// Whether a cluster was created in `dir`. A directory that cannot be looked into counts as one without.
+#[must_use]
+pub fn cluster_exists(dir: &Path) -> bool {
+    dir.join(DATA).join("PG_VERSION").is_file()
 }
 
 /// The socket directory of a server that is running in `dir`, started by another process.

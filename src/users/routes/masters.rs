@@ -93,7 +93,7 @@ async fn read_master(caller: MasterReader, State(app): State<App>, Id(id): Id) -
         // Without the key that sealed it, a passport cannot be shown, and the rest still can.
         details.passport = vault
             .open(id, sealed)
-            .inspect_err(|error| tracing::error!(user.id = id, error = %error, "a passport does not open"))
+            .inspect_err(|error| tracing::error!(user_id = id, error = %error, "a passport does not open"))
             .ok();
     }
     if view.details.as_ref().is_some_and(|details| details.passport.is_some()) {

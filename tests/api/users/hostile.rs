@@ -87,7 +87,7 @@ async fn what_cannot_be_stored_is_named() {
     let mut body = with(new_master(&[MOSCOW, MOSCOW]), "login", json!(format!("9{}", "x".repeat(63))));
     body["name"] = json!("щ".repeat(100));
     body["share"] = json!("1.0000");
-    body["password"] = json!("щит".repeat(42));
+    body["password"] = json!("щука, окунь и ".repeat(9));
     assert_eq!(admin.post(MASTERS, body).await.expect(201)["share"], "1");
 }
 
