@@ -12,7 +12,8 @@ use chrono::{DateTime, Utc};
 
 use super::{
     policy::{self, Action, Role, Scope},
-    store,
+    sessions, store,
+    tokens::Claims,
 };
 use crate::{
     app::App,
@@ -173,6 +174,29 @@ callers! {
     SecurityOfficer may Security;
 }
 
+/// The session that somebody wants to end, alive or not. A browser may have none any more: it wants to be
+/// rid of its cookies.
+#[derive(Clone, Debug)]
+pub struct Leaving(pub Option<String>);
+
+impl FromRequestParts<App> for Leaving {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            let token = bearer(value).ok_or(error::UNAUTHENTICATED)?;
+            return Ok(Self(Some(claims(app, &token)?.sid)));
+        }
+        let page = Page::of(parts, app);
+        page.check_origin()?;
+        let session = sessions::of_cookies(app, &page.cookies).await?;
+        if let Some(session) = &session {
+            page.check_token(&app.keys, session)?;
+        }
+        Ok(Self(session))
+    }
+}
+
 impl FromRequestParts<App> for Principal {
     type Rejection = AppError;
 
@@ -187,7 +211,7 @@ impl FromRequestParts<App> for Principal {
             (token, Some(page))
         };
         let ClientIp(address) = ClientIp::from_request_parts(parts, app).await?;
-        let claims = app.tokens.verify(token.expose()).map_err(|_| error::UNAUTHENTICATED)?;
+        let claims = claims(app, &token)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
         let mut db = app.db.acquire().await?;
         let user =
@@ -201,6 +225,10 @@ impl FromRequestParts<App> for Principal {
         app.user_limit.check(&user.id.to_string()).await?;
         Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
     }
+}
+
+fn claims(app: &App, token: &Secret) -> Result<Claims, AppError> {
+    app.tokens.verify(token.expose()).map_err(|_| error::UNAUTHENTICATED.into())
 }
 
 fn bearer(value: &HeaderValue) -> Option<Secret> {

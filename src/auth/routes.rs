@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Role,
-    caller::AccountOwner,
+    caller::{AccountOwner, Leaving},
     lockout, passwords,
     sessions::{self, Granted, SessionKind},
     store, tokens,
@@ -269,13 +269,20 @@ fn signed_out(app: &App) -> Response {
 }
 
 /// Sign out: the session ends at once, everywhere
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", extensions(("x-action" = json!("own_account"))), responses(
-    (status = 204, description = "Signed out"),
-    (status = 401, description = "Not signed in", body = Problem),
+///
+/// A browser need not have an access token any more, nor a session: its cookies are gone afterwards.
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", extensions(("x-action" = json!("public"))), security(()), responses(
+    (status = 204, description = "Signed out, now or before"),
+    (status = 401, description = "The bearer token is none of ours, or has expired: refresh it", body = Problem),
+    (status = 403, description = "Without a bearer token: not from an allowed page, or without its CSRF token", body = Problem),
 ))]
-async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
-    let mut db = app.db.acquire().await?;
-    store::revoke_session(&mut db, &caller.principal.session_id, app.clock.now()).await?;
+async fn logout(Leaving(session): Leaving, State(app): State<App>) -> Result<Response, AppError> {
+    if let Some(session) = session {
+        let ended = store::revoke_session(&mut app.db.acquire().await?, &session, app.clock.now()).await?;
+        if let Some((user_id, role)) = ended {
+            stats::record_user(user_id, role);
+        }
+    }
     Ok(signed_out(&app))
 }
 

@@ -294,14 +294,21 @@ pub async fn live_sessions(
     Ok(rows.into_iter().map(|row| (row.session, user(row.id, row.role, row.cities))).collect())
 }
 
-/// Ends a session; ending it twice is no error.
+/// Ends a session, if it has not been ended yet: whose it was, and their role.
 ///
 /// # Errors
 /// As the database.
-pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Result<Option<(i64, Role)>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = sqlx::query!("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id, now);
-    telemetry.run(DbOperation::SessionRevoke, query.execute(pg)).await.map(drop)
+    let query = sqlx::query!(
+        r#"UPDATE sessions s SET revoked_at = $2 FROM users u
+            WHERE s.id = $1 AND s.revoked_at IS NULL AND u.id = s.user_id
+        RETURNING u.id, u.role AS "role: Role""#,
+        id,
+        now
+    );
+    let ended = telemetry.run(DbOperation::SessionRevoke, query.fetch_optional(pg)).await?;
+    Ok(ended.map(|user| (user.id, user.role)))
 }
 
 /// Ends all sessions of a user.

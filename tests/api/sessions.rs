@@ -336,3 +336,49 @@ async fn users_are_active_who_came_within_the_life_of_an_access_token() {
     stays.post(LOGOUT_ALL, Value::Null).await.expect(204);
     assert_eq!(active("manager").await, 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_was_idle_can_sign_out_and_twice_is_no_error() {
+    let app = app().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    for drops in [false, true] {
+        let mut browser = Browser::of(&app, &user).await;
+        app.clock.advance(TimeDelta::seconds(930));
+        if drops {
+            browser.cookies.remove("access");
+        }
+        let copies = browser.cookies.clone();
+        let token = browser.csrf_token.take();
+        browser.poke(LOGOUT).await.problem(403, "csrf_token");
+        browser.csrf_token = token;
+        let elsewhere = browser.bare(Method::POST, LOGOUT).header("sec-fetch-site", "cross-site");
+        browser.send(elsewhere).await.problem(403, "cross_site");
+        assert_eq!(browser.cookies, copies, "nothing happened");
+        // The second time the page still shows the token of the session that was.
+        for _ in 0..2 {
+            browser.poke(LOGOUT).await.expect(204);
+            assert!(browser.cookies.is_empty());
+        }
+        // One that did not get the answer keeps its cookies, and asks again.
+        browser.cookies = copies;
+        browser.poke(REFRESH).await.problem(401, "unauthenticated");
+        browser.poke(LOGOUT).await.expect(204);
+        assert!(browser.cookies.is_empty());
+    }
+    let open = format!("SELECT count(*) FROM sessions WHERE user_id = {} AND revoked_at IS NULL", user.id);
+    assert_eq!(app.database.count(&open).await, 1, "the one that nobody signed out of");
+    // What makes no sense names no session, and is forgotten too.
+    let mut confused = Browser::new(&app);
+    confused.cookies.insert("refresh".to_owned(), ("swr_nonsense".to_owned(), "/api/v1/auth".to_owned()));
+    confused.poke(LOGOUT).await.expect(204);
+    assert!(confused.cookies.is_empty());
+    // A program must say which session it means.
+    user.post(LOGOUT, Value::Null).await.problem(401, "unauthenticated");
+    let session = user.refresh().await.expect(200);
+    let mut program = user.at(&app.url(""));
+    program.take(&session);
+    for _ in 0..2 {
+        program.post(LOGOUT, Value::Null).await.expect(204);
+    }
+    assert_eq!(app.database.count(&open).await, 0);
+}
