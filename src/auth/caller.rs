@@ -92,6 +92,11 @@ impl Caller {
 
     async fn new(action: Action, parts: &mut Parts, app: &App) -> Result<Self, AppError> {
         let principal = Principal::from_request_parts(parts, app).await?;
+        app.user_limit.check(&principal.user_id.to_string()).await?;
+        Self::of(principal, action)
+    }
+
+    fn of(principal: Principal, action: Action) -> Result<Self, AppError> {
         match policy::scope(principal.role, action) {
             Some(scope) => Ok(Self { principal, scope }),
             None => Err(error::FORBIDDEN.into()),
@@ -174,6 +179,27 @@ callers! {
     SecurityOfficer may Security;
 }
 
+/// Anybody who is signed in, to put an end to what somebody else may be doing in their name. Whoever stole
+/// a token can use up the limit of its user, so that one does not count here; that of the address does.
+#[derive(Clone, Debug)]
+pub struct AccountGuard(Caller);
+
+impl Deref for AccountGuard {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl FromRequestParts<App> for AccountGuard {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        Caller::of(principal, Action::OwnAccount).map(Self)
+    }
+}
+
 /// The session that somebody wants to end, alive or not. A browser may have none any more: it wants to be
 /// rid of its cookies.
 #[derive(Clone, Debug)]
@@ -220,9 +246,6 @@ impl FromRequestParts<App> for Principal {
         if let Some(page) = page {
             page.check_token(&app.keys, &claims.sid)?;
         }
-        // Redis may be slow, and others want the connection.
-        drop(db);
-        app.user_limit.check(&user.id.to_string()).await?;
         Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
     }
 }

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Role,
-    caller::{AccountOwner, Leaving},
+    caller::{AccountGuard, AccountOwner, Leaving},
     lockout, passwords,
     sessions::{self, Granted, SessionKind},
     store, tokens,
@@ -291,7 +291,7 @@ async fn logout(Leaving(session): Leaving, State(app): State<App>) -> Result<Res
     (status = 204, description = "Signed out"),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn logout_all(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
+async fn logout_all(caller: AccountGuard, State(app): State<App>) -> Result<Response, AppError> {
     let (user_id, now) = (caller.principal.user_id, app.clock.now());
     let mut tx = app.db.begin().await?;
     store::revoke_sessions_of(&mut tx, user_id, now).await?;
@@ -335,7 +335,7 @@ impl Validate for PasswordChange {
     (status = 429, description = "Too many tries from this address", body = Problem),
 ))]
 async fn change_password(
-    caller: AccountOwner,
+    caller: AccountGuard,
     State(app): State<App>,
     client: ClientIp,
     ValidJson(body): ValidJson<PasswordChange>,

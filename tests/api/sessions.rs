@@ -382,3 +382,19 @@ async fn a_browser_that_was_idle_can_sign_out_and_twice_is_no_error() {
     }
     assert_eq!(app.database.count(&open).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_who_uses_up_the_limit_of_a_user_keeps_them_from_nothing_that_ends_the_theft() {
+    let mut config = config();
+    config.limits.user = "1/h".parse().unwrap();
+    let app = TestApp::start_with(config).await;
+    for what in [LOGOUT, LOGOUT_ALL, "/api/v1/auth/password"] {
+        let thief = app.actor(Role::Operator, &[MOSCOW]).await;
+        let victim = Actor::sign_in(&app.url(""), thief.id, &thief.login).await;
+        thief.get(ME).await.expect(200);
+        victim.get(ME).await.problem(429, "rate_limited");
+        victim.post(what, json!({ "current": PASSWORD, "new": "staple in the rain" })).await.expect(204);
+        let robbed = if what == LOGOUT { (429, "rate_limited") } else { (401, "unauthenticated") };
+        thief.get(ME).await.problem(robbed.0, robbed.1);
+    }
+}
