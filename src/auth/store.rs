@@ -132,6 +132,8 @@ pub struct RefreshedSession {
     pub user_id: i64,
     /// Their role now.
     pub role: Role,
+    /// Where its tokens go.
+    pub kind: SessionKind,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// When it ends, unless it is refreshed.
@@ -148,21 +150,19 @@ pub struct RefreshedSession {
 pub async fn lock_refresh_token(
     db: &mut Conn,
     hash: &Hash,
-    kind: SessionKind,
     now: DateTime<Utc>,
 ) -> Result<Option<RefreshedSession>, DbError> {
     let (pg, telemetry) = db.parts();
     // Who waited for the lock is shown both rows as they are by then.
     let query = sqlx::query_as!(
         RefreshedSession,
-        r#"SELECT s.id, s.user_id, u.role AS "role: _", s.created_at, s.expires_at,
+        r#"SELECT s.id, s.user_id, u.role AS "role: _", s.kind AS "kind: _", s.created_at, s.expires_at,
                   (extract(epoch FROM clock_timestamp() - t.used_at) * 1000)::bigint AS used_ms_ago
              FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id JOIN users u ON u.id = s.user_id
-            WHERE t.hash = $1 AND s.kind = $2 AND s.revoked_at IS NULL AND s.expires_at > $3
+            WHERE t.hash = $1 AND s.revoked_at IS NULL AND s.expires_at > $2
               AND s.token_version = u.token_version AND u.status = 'active'
               FOR UPDATE OF s, t"#,
         hash,
-        kind.as_str(),
         now
     );
     telemetry.run(DbOperation::RefreshTokenLock, query.fetch_optional(pg)).await

@@ -139,7 +139,46 @@ async fn a_token_that_is_presented_again_later_ends_its_session_and_is_audited()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
+async fn a_copy_of_a_refresh_token_gives_itself_away_whatever_comes_with_it() {
+    let app = app().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    for what in ["used before, without the page's token", "of a browser, in a body", "of a program, in a cookie"] {
+        let program = Actor::sign_in(&app.url(""), user.id, &user.login).await;
+        let (mut browser, mut thief) = (Browser::of(&app, &user).await, Browser::new(&app));
+        let stolen = browser.cookie("refresh").to_owned();
+        let as_cookie = |token: &str| ("refresh".to_owned(), (token.to_owned(), "/api/v1/auth".to_owned()));
+        match what {
+            "of a browser, in a body" => {
+                let body = json!({ "refresh_token": stolen });
+                thief.client.post(REFRESH, body).await.problem(401, "unauthenticated");
+            }
+            "of a program, in a cookie" => {
+                thief.cookies.extend([as_cookie(program.refresh_token.as_ref().unwrap())]);
+                thief.poke(REFRESH).await.problem(401, "unauthenticated");
+            }
+            _ => {
+                browser.poke(REFRESH).await.expect(200);
+                thief.cookies.extend([as_cookie(&stolen)]);
+                // A moment later it may be a tab of the same browser, which has to show that it is.
+                thief.poke(REFRESH).await.problem(403, "csrf_token");
+                age_uses(&app, 11).await;
+                thief.poke(REFRESH).await.problem(401, "unauthenticated");
+            }
+        }
+        let (program_goes_on, browser_goes_on) = if what.contains("program") { (401, 200) } else { (200, 401) };
+        assert_eq!(program.get(ME).await.status, program_goes_on, "{what}");
+        assert_eq!(browser.get(ME).await.status, browser_goes_on, "{what}");
+    }
+    let audited = format!(
+        "SELECT count(*) FROM audit_log WHERE action = 'refresh_token_reused' AND subject_id = {} AND actor_id IS NULL",
+        user.id
+    );
+    assert_eq!(app.database.count(&audited).await, 3);
+    assert_eq!(app.scrape().await.value("auth_refresh_reuse_total"), 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_refresh_token_refreshes_nothing() {
     let app = app().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     let mut browser = Browser::of(&app, &user).await;
@@ -156,8 +195,6 @@ async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
         &"x".repeat(10_000),
         &format!("swr_{}", "A".repeat(43)),
         user.token.as_deref().unwrap(),
-        // Of a browser: whoever could read its cookies could go on without them.
-        browser.cookie("refresh"),
     ] {
         user.post(REFRESH, json!({ "refresh_token": token })).await.problem(401, "unauthenticated");
         if Some(token) != user.token.as_deref() {
@@ -182,11 +219,7 @@ async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
     user.send(post().header("content-type", "text/plain").body(body.clone())).await.problem(415, "wrong_media_type");
     user.send(post().header("content-type", "application/json")).await.problem(400, "malformed");
     user.send(post().header("content-type", "application/json").body("{")).await.problem(400, "malformed");
-    // Nor does a machine's token in a cookie, nor a cookie beside credentials in a header.
-    let cookies = browser.cookies.clone();
-    browser.cookies.insert("refresh".to_owned(), (own.to_owned(), "/".to_owned()));
-    browser.poke(REFRESH).await.problem(401, "unauthenticated");
-    browser.cookies = cookies;
+    // Nor does a cookie beside credentials in a header.
     let both = browser.request(Method::POST, REFRESH).bearer_auth(user.token.as_ref().unwrap());
     browser.client.send(both).await.problem(401, "unauthenticated");
     // Nor is there anything to go on with for who is disabled, or was signed out by a change of the user.
