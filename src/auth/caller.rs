@@ -223,6 +223,20 @@ impl FromRequestParts<App> for Leaving {
     }
 }
 
+impl Principal {
+    /// Checks that the session is still alive, after a body that took its time to arrive. That is enough:
+    /// whatever changes the rights of a user ends their sessions.
+    ///
+    /// # Errors
+    /// 401, or as the database.
+    pub async fn check_again(&self, app: &App) -> Result<(), AppError> {
+        let mut db = app.db.acquire().await?;
+        let user = store::session_user(&mut db, &self.session_id, self.user_id, app.clock.now()).await?;
+        user.map(drop).ok_or_else(|| error::UNAUTHENTICATED.into())
+    }
+}
+
+/// Leaves itself in the request, for whoever reads the body.
 impl FromRequestParts<App> for Principal {
     type Rejection = AppError;
 
@@ -246,7 +260,10 @@ impl FromRequestParts<App> for Principal {
         if let Some(page) = page {
             page.check_token(&app.keys, &claims.sid)?;
         }
-        Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
+        let principal =
+            Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address };
+        parts.extensions.insert(principal.clone());
+        Ok(principal)
     }
 }
 

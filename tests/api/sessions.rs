@@ -1,7 +1,9 @@
 //! How a session goes on (`POST /api/v1/auth/refresh`), and what ends it, on every replica.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::{auth::Role, config::Secret, reports::collector::collect};
@@ -430,4 +432,28 @@ async fn a_thief_who_uses_up_the_limit_of_a_user_keeps_them_from_nothing_that_en
         let robbed = if what == LOGOUT { (429, "rate_limited") } else { (401, "unauthenticated") };
         thief.get(ME).await.problem(robbed.0, robbed.1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_signed_out_while_their_body_arrives_has_changed_nothing() {
+    let app = app().await;
+    let create = async |phone: &str, disable: bool| {
+        let user = app.actor(Role::Operator, &[MOSCOW]).await;
+        let body = json!({ "city": MOSCOW, "phone": phone }).to_string();
+        let (first, last) = (body[..10].to_owned(), body[10..].to_owned());
+        let (database, id) = (app.database.clone(), user.id);
+        let pieces = stream::iter([Ok::<_, std::io::Error>(first)]).chain(stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            if disable {
+                database.execute(&format!("UPDATE users SET status = 'disabled' WHERE id = {id}")).await;
+            }
+            Ok(last)
+        }));
+        let request = user.request(Method::POST, "/api/v1/requests").header("content-type", "application/json");
+        user.send(request.body(reqwest::Body::wrap_stream(pieces))).await
+    };
+    let (disabled, slow) = tokio::join!(create("+79161234567", true), create("+79161234568", false));
+    disabled.problem(401, "unauthenticated");
+    slow.expect(201);
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 1);
 }
