@@ -160,10 +160,8 @@ async fn login(
     };
     let login = body.login.to_lowercase();
     let _place = app.passwords.admit().inspect_err(|_| count(AuthResult::Overloaded))?;
-    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|error| {
-        if error.kind() == error::RATE_LIMITED {
-            count(AuthResult::Locked);
-        }
+    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|refused| {
+        refused.result().into_iter().for_each(count);
     })?;
     let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());

@@ -61,7 +61,7 @@ async fn locked_accounts(
 ) -> Result<Json<Page<LockedAccount>>, AppError> {
     let (after, limit) = params.parse()?;
     let mut db = app.db.acquire().await?;
-    let rows = store::locked_accounts(&mut db, app.clock.now(), after, limit).await?;
+    let rows = store::locked_accounts(&mut db, after, limit).await?;
     Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.locked_until, id: row.id })))
 }
 
