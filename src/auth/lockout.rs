@@ -5,11 +5,11 @@ mod store;
 
 use chrono::{DateTime, Utc};
 
-pub use store::unlock;
-
+use super::keys::Keys;
 use crate::{
     app::App,
-    db::{Conn, DbError},
+    audit::{self, AuditAction, AuditSubject, By, Entry},
+    db::{Conn, DbError, Tx},
     error::{self, AppError},
     http::client_ip::ClientIp,
     telemetry::labels::{AuthResult, RateLimitScope},
@@ -150,6 +150,25 @@ impl Attempt {
         let address = self.client.0.to_canonical().to_string();
         store::record(db, self.who(&self.client.bucket()), user_id, &address, result, now).await
     }
+}
+
+/// Gives somebody new the failures from before there was such a user, so that they can be seen and lifted.
+///
+/// # Errors
+/// As the database.
+pub async fn adopt(tx: &mut Tx, keys: &Keys, login: &str, user_id: i64) -> Result<(), DbError> {
+    store::adopt(tx, &keys.login(login), user_id).await
+}
+
+/// Lifts the locks of a user, at all addresses, and says so in the audit log; how many addresses had failed.
+///
+/// # Errors
+/// As the database.
+pub async fn unlock(tx: &mut Tx, by: By, user_id: i64, now: DateTime<Utc>) -> Result<u64, DbError> {
+    let unlocked = store::unlock(tx, user_id).await?;
+    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user_id).with("unlocked", unlocked);
+    audit::record(tx, by, entry, now).await?;
+    Ok(unlocked)
 }
 
 #[cfg(test)]

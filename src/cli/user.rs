@@ -12,7 +12,7 @@ use rust_decimal::Decimal;
 use super::{database, demo::Credentials};
 use crate::{
     app::App,
-    audit::{self, AuditAction, AuditSubject, By, Entry},
+    audit::{self, By},
     auth::{
         Role, lockout, passwords,
         store::{self, NewUser},
@@ -131,6 +131,7 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
     };
     let now = app.clock.now();
     let id = store::create_user(&mut tx, user, now).await.map_err(refused)?;
+    lockout::adopt(&mut tx, &app.keys, user.login, id).await?;
     users::store::set_contact(&mut tx, id, phone, email).await.map_err(refused)?;
     audit::record(&mut tx, By::CLI, users::trail::created(id, user), now).await?;
     tx.commit().await?;
@@ -155,11 +156,9 @@ async fn run_unlock(login: &str, config: &Config) -> anyhow::Result<()> {
 async fn unlock(db: &Db, login: &str) -> anyhow::Result<u64> {
     let mut tx = db.begin().await?;
     let user = store::credentials(&mut tx, login).await?.with_context(|| format!("there is no user {login:?}"))?;
-    let addresses = lockout::unlock(&mut tx, user.id).await?;
-    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user.id).with("addresses", addresses);
-    audit::record(&mut tx, By::CLI, entry, Clock::System.now()).await?;
+    let unlocked = lockout::unlock(&mut tx, By::CLI, user.id, Clock::System.now()).await?;
     tx.commit().await?;
-    Ok(addresses)
+    Ok(unlocked)
 }
 
 fn read_password(login: &str) -> anyhow::Result<String> {

@@ -33,6 +33,7 @@ operations! {
     LoginReserve = "login_reserve" "INSERT" "login_failures";
     LoginRelease = "login_release" "UPDATE" "login_failures";
     LoginRecord = "login_record" "INSERT" "login_attempts";
+    LoginAdopt = "login_adopt" "UPDATE" "login_failures";
     LoginUnlock = "login_unlock" "DELETE" "login_failures";
     LoginAttemptList = "login_attempt_list" "SELECT" "login_attempts";
     LockedAccountList = "locked_account_list" "SELECT" "login_failures";

@@ -113,11 +113,15 @@ pub(super) async fn record(
     telemetry.run(DbOperation::LoginRecord, query.execute(pg)).await.map(drop)
 }
 
-/// Lifts the locks of a user, at all addresses; how many addresses had failed.
-///
-/// # Errors
-/// As the database.
-pub async fn unlock(db: &mut Conn, user_id: i64) -> Result<u64, DbError> {
+/// Says whose failures of a login those are that nobody had.
+pub(super) async fn adopt(db: &mut Conn, key: &[u8], user_id: i64) -> Result<(), DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!("UPDATE login_failures SET user_id = $2 WHERE login_key = $1", key, user_id);
+    telemetry.run(DbOperation::LoginAdopt, query.execute(pg)).await.map(drop)
+}
+
+/// Forgets the failures of a user, at all addresses; how many there were.
+pub(super) async fn unlock(db: &mut Conn, user_id: i64) -> Result<u64, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query!("DELETE FROM login_failures WHERE user_id = $1", user_id);
     telemetry.run(DbOperation::LoginUnlock, query.execute(pg)).await.map(|done| done.rows_affected())
