@@ -311,15 +311,25 @@ pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Resu
     Ok(ended.map(|user| (user.id, user.role)))
 }
 
-/// Ends all sessions of a user.
+/// Ends all sessions of a user; how many.
 ///
 /// # Errors
 /// As the database.
-pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>) -> Result<u64, DbError> {
     let (pg, telemetry) = db.parts();
     let query =
         sqlx::query!("UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL", user_id, now);
-    telemetry.run(DbOperation::UserSessionsRevoke, query.execute(pg)).await.map(drop)
+    telemetry.run(DbOperation::UserSessionsRevoke, query.execute(pg)).await.map(|done| done.rows_affected())
+}
+
+/// Ends all sessions of everybody; how many.
+///
+/// # Errors
+/// As the database.
+pub async fn revoke_all_sessions(db: &mut Conn, now: DateTime<Utc>) -> Result<u64, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!("UPDATE sessions SET revoked_at = $1 WHERE revoked_at IS NULL", now);
+    telemetry.run(DbOperation::SessionsRevoke, query.execute(pg)).await.map(|done| done.rows_affected())
 }
 
 /// The login and the password's hash of somebody who is signed in.

@@ -43,6 +43,7 @@ operations! {
     UserCredentials = "user_credentials" "SELECT" "users";
     UserCreate = "user_create" "INSERT" "users";
     UserSessionsRevoke = "user_sessions_revoke" "UPDATE" "sessions";
+    SessionsRevoke = "sessions_revoke" "UPDATE" "sessions";
     UserPasswordHash = "user_password_hash" "SELECT" "users";
     UserPasswordRenew = "user_password_renew" "UPDATE" "users";
     UserPasswordUpdate = "user_password_update" "UPDATE" "users";

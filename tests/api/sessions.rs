@@ -12,7 +12,7 @@ use crate::support::{
     KAZAN, MOSCOW, PASSWORD, TestApp,
     actor::{Actor, Answer},
     browser::Browser,
-    config,
+    config, process,
 };
 
 const REFRESH: &str = "/api/v1/auth/refresh";
@@ -456,4 +456,36 @@ async fn whoever_is_signed_out_while_their_body_arrives_has_changed_nothing() {
     disabled.problem(401, "unauthenticated");
     slow.expect(201);
     assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_at_the_server_ends_the_sessions_of_one_user_or_of_all() {
+    let app = app().await;
+    let users = [app.actor(Role::Operator, &[MOSCOW]).await, app.actor(Role::Manager, &[KAZAN]).await];
+    let browser = Browser::of(&app, &users[0]).await;
+    let environment = [("DATABASE_URL", app.database.url())];
+    let sign_out =
+        async |whom: &[&str]| process::run_beside(&[&["user", "sign-out"], whom].concat(), &environment).await;
+    let said = sign_out(&["--login", &users[0].login.to_uppercase()]).await.success();
+    assert!(said.contains("2 session(s)"), "{said}");
+    users[0].refresh().await.problem(401, "unauthenticated");
+    assert_eq!(browser.client.send(browser.request(Method::GET, ME)).await.status, 401);
+    users[1].get(ME).await.expect(200);
+    let said = sign_out(&["--all"]).await.success();
+    assert!(said.contains("1 session(s)"), "{said}");
+    users[1].get(ME).await.problem(401, "unauthenticated");
+    let complaint = sign_out(&["--login", "nobody"]).await.failure(1);
+    assert!(complaint.contains("there is no user \"nobody\""), "{complaint}");
+    for wrong in [&[][..], &["--all", "--login", "x"]] {
+        assert_eq!(sign_out(wrong).await.code, Some(2));
+    }
+    let audited = async |subject: &str, sessions: u32| {
+        let row = format!(
+            "SELECT count(*) FROM audit_log WHERE action = 'signed_out_everywhere' AND via = 'cli' AND actor_id IS NULL
+                AND subject = 'sessions' AND subject_id {subject} AND detail = '{{\"sessions\": {sessions}}}'"
+        );
+        app.database.count(&row).await
+    };
+    assert_eq!(audited(&format!("= {}", users[0].id), 2).await, 1);
+    assert_eq!(audited("IS NULL", 1).await, 1);
 }
