@@ -44,6 +44,9 @@ CREATE TABLE login_failures (
     login_key    bytea NOT NULL CHECK (octet_length(login_key) = 32),
     address      text NOT NULL CHECK (char_length(address) <= 64),
     failures     integer NOT NULL CHECK (failures >= 0),
+    -- Tries that are being looked at: they count as failures only if nobody ever says how they ended.
+    pending      integer NOT NULL DEFAULT 0 CHECK (pending >= 0),
+    -- When the last try began or failed. This and the lock are on the database's clock.
     last_at      timestamptz NOT NULL,
     locked_until timestamptz,
     -- Whose login it is, if anybody's.

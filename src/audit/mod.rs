@@ -32,7 +32,8 @@ wire_enum! {
         PasswordChanged = "password_changed",
         /// Somebody ended all their sessions.
         SignedOutEverywhere = "signed_out_everywhere",
-        /// A refresh token was presented again after its use; its session was ended.
+        /// A refresh token was presented after its use, or by another way than it was given out; its session was
+        /// ended.
         RefreshTokenReused = "refresh_token_reused",
         /// The locks of a login were lifted.
         AccountUnlocked = "account_unlocked",

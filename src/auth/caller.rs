@@ -12,7 +12,8 @@ use chrono::{DateTime, Utc};
 
 use super::{
     policy::{self, Action, Role, Scope},
-    store,
+    sessions, store,
+    tokens::Claims,
 };
 use crate::{
     app::App,
@@ -91,6 +92,11 @@ impl Caller {
 
     async fn new(action: Action, parts: &mut Parts, app: &App) -> Result<Self, AppError> {
         let principal = Principal::from_request_parts(parts, app).await?;
+        app.user_limit.check(&principal.user_id.to_string()).await?;
+        Self::of(principal, action)
+    }
+
+    fn of(principal: Principal, action: Action) -> Result<Self, AppError> {
         match policy::scope(principal.role, action) {
             Some(scope) => Ok(Self { principal, scope }),
             None => Err(error::FORBIDDEN.into()),
@@ -173,6 +179,64 @@ callers! {
     SecurityOfficer may Security;
 }
 
+/// Anybody who is signed in, to put an end to what somebody else may be doing in their name. Whoever stole
+/// a token can use up the limit of its user, so that one does not count here; that of the address does.
+#[derive(Clone, Debug)]
+pub struct AccountGuard(Caller);
+
+impl Deref for AccountGuard {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl FromRequestParts<App> for AccountGuard {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        let principal = Principal::from_request_parts(parts, app).await?;
+        Caller::of(principal, Action::OwnAccount).map(Self)
+    }
+}
+
+/// The session that somebody wants to end, alive or not. A browser may have none any more: it wants to be
+/// rid of its cookies.
+#[derive(Clone, Debug)]
+pub struct Leaving(pub Option<String>);
+
+impl FromRequestParts<App> for Leaving {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
+        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            let token = bearer(value).ok_or(error::UNAUTHENTICATED)?;
+            return Ok(Self(Some(claims(app, &token)?.sid)));
+        }
+        let page = Page::of(parts, app);
+        page.check_origin()?;
+        let session = sessions::of_cookies(app, &page.cookies).await?;
+        if let Some(session) = &session {
+            page.check_token(&app.keys, session)?;
+        }
+        Ok(Self(session))
+    }
+}
+
+impl Principal {
+    /// Checks that the session is still alive, after a body that took its time to arrive. That is enough:
+    /// whatever changes the rights of a user ends their sessions.
+    ///
+    /// # Errors
+    /// 401, or as the database.
+    pub async fn check_again(&self, app: &App) -> Result<(), AppError> {
+        let mut db = app.db.acquire().await?;
+        let user = store::session_user(&mut db, &self.session_id, self.user_id, app.clock.now()).await?;
+        user.map(drop).ok_or_else(|| error::UNAUTHENTICATED.into())
+    }
+}
+
+/// Leaves itself in the request, for whoever reads the body.
 impl FromRequestParts<App> for Principal {
     type Rejection = AppError;
 
@@ -187,7 +251,7 @@ impl FromRequestParts<App> for Principal {
             (token, Some(page))
         };
         let ClientIp(address) = ClientIp::from_request_parts(parts, app).await?;
-        let claims = app.tokens.verify(token.expose()).map_err(|_| error::UNAUTHENTICATED)?;
+        let claims = claims(app, &token)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
         let mut db = app.db.acquire().await?;
         let user =
@@ -196,11 +260,15 @@ impl FromRequestParts<App> for Principal {
         if let Some(page) = page {
             page.check_token(&app.keys, &claims.sid)?;
         }
-        // Redis may be slow, and others want the connection.
-        drop(db);
-        app.user_limit.check(&user.id.to_string()).await?;
-        Ok(Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address })
+        let principal =
+            Self { user_id: user.id, role: user.role, cities: user.cities, session_id: claims.sid, address };
+        parts.extensions.insert(principal.clone());
+        Ok(principal)
     }
+}
+
+fn claims(app: &App, token: &Secret) -> Result<Claims, AppError> {
+    app.tokens.verify(token.expose()).map_err(|_| error::UNAUTHENTICATED.into())
 }
 
 fn bearer(value: &HeaderValue) -> Option<Secret> {

@@ -3,24 +3,28 @@
 
 mod store;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-pub use store::unlock;
-
+use super::keys::Keys;
 use crate::{
     app::App,
+    audit::{self, AuditAction, AuditSubject, By, Entry},
+    db::{Conn, DbError, Tx},
     error::{self, AppError},
     http::client_ip::ClientIp,
     telemetry::labels::{AuthResult, RateLimitScope},
 };
 
-/// Failures that cost nothing but the try: fingers slip.
+/// Failures that cost nothing but the try: fingers slip. No more tries than are left of them go on side by
+/// side, and afterwards one at a time.
 const FREE: u32 = 5;
 /// The lock after so many, in seconds; each failure from there on doubles it.
 const FIRST: i32 = 5;
 const LONGEST: i32 = 15 * 60;
-/// Failures count no more after so long without one.
-const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
+/// Failures count no more after so long without one, in seconds.
+const FORGOTTEN_AFTER: i32 = 24 * 60 * 60;
+/// A try that has not ended by then, in seconds, was given up, and has failed. No request takes as long.
+const ABANDONED_AFTER: i32 = 60;
 /// By then the delay no longer grows.
 const COUNTED: u32 = FREE + 8;
 
@@ -30,8 +34,8 @@ fn delay(failures: u32) -> i32 {
     FIRST.saturating_mul(2_i32.saturating_pow(doublings)).min(LONGEST)
 }
 
-/// A try to sign in that may go on. It counts as a failure from the start, so that tries side by side
-/// cannot all be the first, and hanging up does not undo one.
+/// A try to sign in that may go on. It keeps a place among those side by side until its end is told, so
+/// that they cannot all be the first; hanging up does not give the place back.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
@@ -39,31 +43,72 @@ pub struct Attempt {
     client: ClientIp,
 }
 
+/// Why a try may not go on.
+#[derive(Debug)]
+pub enum Refused {
+    /// This login has failed too often from this address; for how long it is locked, in milliseconds.
+    Locked(i64),
+    /// As many tries as may go on are going on.
+    Crowded,
+    /// Nobody knows.
+    Failed(DbError),
+}
+
+impl Refused {
+    /// How that is counted.
+    #[must_use]
+    pub const fn result(&self) -> Option<AuthResult> {
+        match self {
+            Self::Locked(_) => Some(AuthResult::Locked),
+            Self::Crowded => Some(AuthResult::RateLimited),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+impl From<DbError> for Refused {
+    fn from(error: DbError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refused> for AppError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Locked(millis) => {
+                error::RATE_LIMITED.because("Too many failed tries; wait.").retry_after(seconds(millis))
+            }
+            Refused::Crowded => error::RATE_LIMITED.because("Too many tries at once; try again.").retry_after(1),
+            Refused::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// Rounded up.
+fn seconds(millis: i64) -> u64 {
+    u64::try_from(millis).unwrap_or_default().div_ceil(1_000)
+}
+
 /// Begins a try with `login`, in lower case.
 ///
 /// # Errors
-/// 429 with Retry-After while this login is locked for this address, or as the database.
-pub async fn begin(app: &App, login: &str, client: ClientIp) -> Result<Attempt, AppError> {
-    let (attempt, now) = (Attempt { key: app.keys.login(login), client }, app.clock.now());
-    let delays: Vec<i32> = (0..=COUNTED).map(delay).collect();
+/// [`Refused`]: 429 with Retry-After, or as the database.
+pub async fn begin(app: &App, login: &str, client: ClientIp) -> Result<Attempt, Refused> {
+    let attempt = Attempt { key: app.keys.login(login), client };
     let bucket = client.bucket();
     let mut db = app.db.acquire().await?;
-    let reservation = store::reserve(&mut db, attempt.who(&bucket), login, &delays, now - FORGOTTEN_AFTER, now).await?;
+    let reservation = store::reserve(&mut db, attempt.who(&bucket), login).await?;
     if reservation.made {
         return Ok(attempt);
     }
-    store::record(&mut db, attempt.who(&bucket), None, &attempt.address(), AuthResult::Locked, now).await?;
     app.metrics.rate_limited(RateLimitScope::Login).inc();
-    Err(error::RATE_LIMITED.because("Too many failed tries; wait.").retry_after(left(reservation.locked_until, now)))
-}
-
-/// Seconds, rounded up. A lock that is not there yet, or not any more, is that of a try just ahead.
-fn left(locked_until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> u64 {
-    let millis = locked_until.map_or(0, |until| (until - now).num_milliseconds());
-    u64::try_from(millis)
-        .ok()
-        .filter(|millis| *millis > 0)
-        .map_or(u64::from(FIRST.unsigned_abs()), |millis| millis.div_ceil(1_000))
+    match reservation.locked_ms {
+        Some(millis) if millis > 0 => {
+            attempt.write(&mut db, None, AuthResult::Locked, app.clock.now()).await?;
+            Err(Refused::Locked(millis))
+        }
+        _ => Err(Refused::Crowded),
+    }
 }
 
 impl Attempt {
@@ -71,16 +116,12 @@ impl Attempt {
         store::Who { key: &self.key, bucket }
     }
 
-    fn address(&self) -> String {
-        self.client.0.to_canonical().to_string()
-    }
-
     /// The password was wrong, or the user unknown or disabled.
     ///
     /// # Errors
     /// As the database.
     pub async fn failed(self, app: &App, user_id: Option<i64>) -> Result<(), AppError> {
-        self.record(app, user_id, AuthResult::Rejected).await
+        Ok(self.write(&mut app.db.acquire().await?, user_id, AuthResult::Rejected, app.clock.now()).await?)
     }
 
     /// It was right: earlier failures are forgotten.
@@ -88,22 +129,46 @@ impl Attempt {
     /// # Errors
     /// As the database.
     pub async fn succeeded(self, app: &App, user_id: i64) -> Result<(), AppError> {
-        self.record(app, Some(user_id), AuthResult::Success).await
+        Ok(self.write(&mut app.db.acquire().await?, Some(user_id), AuthResult::Success, app.clock.now()).await?)
     }
 
     /// It counts for nothing: nobody looked at the password, or this was no sign-in and it was right.
     pub async fn withdraw(self, app: &App) {
-        // If that fails it counts as a failure, which is the safe side.
+        // If that fails it counts as a failure in the end, which is the safe side.
         if let Ok(mut db) = app.db.acquire().await {
             let _ = store::release(&mut db, self.who(&self.client.bucket())).await;
         }
     }
 
-    async fn record(self, app: &App, user_id: Option<i64>, result: AuthResult) -> Result<(), AppError> {
-        let mut db = app.db.acquire().await?;
-        let (bucket, now) = (self.client.bucket(), app.clock.now());
-        Ok(store::record(&mut db, self.who(&bucket), user_id, &self.address(), result, now).await?)
+    async fn write(
+        &self,
+        db: &mut Conn,
+        user_id: Option<i64>,
+        result: AuthResult,
+        now: DateTime<Utc>,
+    ) -> Result<(), DbError> {
+        let address = self.client.0.to_canonical().to_string();
+        store::record(db, self.who(&self.client.bucket()), user_id, &address, result, now).await
     }
+}
+
+/// Gives somebody new the failures from before there was such a user, so that they can be seen and lifted.
+///
+/// # Errors
+/// As the database.
+pub async fn adopt(tx: &mut Tx, keys: &Keys, login: &str, user_id: i64) -> Result<(), DbError> {
+    store::adopt(tx, &keys.login(login), user_id).await
+}
+
+/// Lifts the locks of a user, at all addresses, and says so in the audit log; how many addresses had failed.
+///
+/// # Errors
+/// As the database.
+pub async fn unlock(tx: &mut Tx, by: By, user_id: i64, now: DateTime<Utc>) -> Result<u64, DbError> {
+    let unlocked = store::unlock(tx, user_id).await?;
+    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user_id).with("unlocked", unlocked);
+    audit::record(tx, by, entry, now).await?;
+    Ok(unlocked)
 }
 
 #[cfg(test)]
@@ -122,9 +187,6 @@ mod tests {
 
     #[test]
     fn who_waits_as_long_as_they_are_told_need_not_wait_again() {
-        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let after = |millis| left(Some(now + TimeDelta::milliseconds(millis)), now);
-        assert_eq!((after(5_000), after(4_001), after(4_000), after(1)), (5, 5, 4, 1));
-        assert_eq!((after(0), after(-1), left(None, now)), (5, 5, 5));
+        assert_eq!([5_000, 4_001, 4_000, 1].map(seconds), [5, 5, 4, 1]);
     }
 }

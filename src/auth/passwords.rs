@@ -8,6 +8,7 @@
 
 use std::{
     iter,
+    ops::Range,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -163,7 +164,7 @@ impl Passwords {
     }
 
     /// Whether `password` is the one behind `stored`. What cannot match (`None`: no such user; a form that
-    /// cannot be read) takes as long: it is always one bcrypt.
+    /// cannot be read) takes as long, and so does a form of a time when the cost was lower.
     ///
     /// # Errors
     /// 503 when no core is free in time.
@@ -173,9 +174,15 @@ impl Passwords {
         if stored.is_some() && !can_match {
             tracing::info!("a password cannot match: it was stored with a pepper that is not in the settings");
         }
-        let (pepper, bcrypt) = known.unwrap_or((&self.pepper, &self.dummy));
+        let (pepper, bcrypt, cost) = known.unwrap_or((&self.pepper, &self.dummy, self.cost));
         let (pepper, bcrypt, password) = (pepper.secret.clone(), bcrypt.to_owned(), password.to_owned());
-        let matches = self.run("verify", move || matches(&pepper, &password, &bcrypt)).await?;
+        let lacking = lacking(cost, self.cost);
+        let work = move || {
+            let matches = matches(&pepper, &password, &bcrypt);
+            lacking.for_each(|cost| drop(stretch(&pepper, cost, &password)));
+            matches
+        };
+        let matches = self.run("verify", work).await?;
         Ok(matches && can_match)
     }
 
@@ -188,15 +195,15 @@ impl Passwords {
         self.run("hash", move || hash(&pepper, cost, &password)).await?.map_err(AppError::internal)
     }
 
-    /// The pepper and the bcrypt string of a stored form.
-    fn resolve<'a>(&'a self, stored: &'a str) -> Option<(&'a Pepper, &'a str)> {
-        let Stored { pepper, bcrypt, .. } = Stored::parse(stored)?;
+    /// The pepper, the bcrypt string and the cost of a stored form.
+    fn resolve<'a>(&'a self, stored: &'a str) -> Option<(&'a Pepper, &'a str, u32)> {
+        let Stored { pepper, bcrypt, cost } = Stored::parse(stored)?;
         let pepper = match pepper {
             Some(id) => iter::once(&self.pepper).chain(&self.previous).find(|pepper| pepper.id == id)?,
             // It was written before peppers could be changed, so with the oldest one.
             None => self.previous.as_ref().unwrap_or(&self.pepper),
         };
-        Some((pepper, bcrypt))
+        Some((pepper, bcrypt, cost))
     }
 
     fn is_dated(&self, stored: &str) -> bool {
@@ -312,6 +319,12 @@ fn stretch(pepper: &Secret, cost: u32, password: &str) -> anyhow::Result<String>
     Ok(bcrypt::hash(digest(pepper, password)?, cost)?)
 }
 
+/// The costs of what must be hashed besides, for a form of this cost to take as long as one of `today`:
+/// each cost is twice the work of the one before, so that with the form itself they add up.
+fn lacking(cost: u32, today: u32) -> Range<u32> {
+    cost..today
+}
+
 fn matches(pepper: &Secret, password: &str, bcrypt: &str) -> bool {
     digest(pepper, password).is_ok_and(|digest| bcrypt::verify(digest, bcrypt).unwrap_or(false))
 }
@@ -378,6 +391,15 @@ mod tests {
             passwords.verify("password", None).await.unwrap();
         }
         assert!(passwords.pace.load(Ordering::Relaxed) > 100, "it follows what hashes take");
+    }
+
+    #[test]
+    fn a_form_of_a_lower_cost_is_as_much_work_as_one_of_today() {
+        let work = |costs: Range<u32>| costs.map(|cost| 1_u64 << cost).sum::<u64>();
+        for cost in 4..=16 {
+            assert_eq!((1 << cost) + work(lacking(cost, 16)), 1 << 16, "{cost}");
+        }
+        assert_eq!(work(lacking(17, 16)), 0, "there is no making up for a cost that was higher");
     }
 
     #[tokio::test]

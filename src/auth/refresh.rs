@@ -82,18 +82,19 @@ pub enum Use {
     First,
     /// It was used a moment ago, by whoever holds it.
     SideBySide,
-    /// It was used long ago: there is a copy of it.
-    Replay,
+    /// It was used long ago, or comes by another way than it was given out: there is a copy of it.
+    Copied,
 }
 
 impl Use {
-    /// By how long ago it was used, if ever, in milliseconds.
+    /// By how long ago it was used, if ever, in milliseconds, and whether it comes `as_given`: a browser's in
+    /// a cookie, a program's in a body. Nobody but a holder of the token can present it the other way.
     #[must_use]
-    pub const fn of(used_ms_ago: Option<i64>) -> Self {
+    pub const fn of(used_ms_ago: Option<i64>, as_given: bool) -> Self {
         match used_ms_ago {
-            None => Self::First,
-            Some(ago) if ago <= SIDE_BY_SIDE_MS => Self::SideBySide,
-            Some(_) => Self::Replay,
+            None if as_given => Self::First,
+            Some(ago) if as_given && ago <= SIDE_BY_SIDE_MS => Self::SideBySide,
+            _ => Self::Copied,
         }
     }
 }
@@ -170,10 +171,11 @@ mod tests {
             (Some(-1), Use::SideBySide),
             (Some(0), Use::SideBySide),
             (Some(10_000), Use::SideBySide),
-            (Some(10_001), Use::Replay),
-            (Some(i64::MAX), Use::Replay),
+            (Some(10_001), Use::Copied),
+            (Some(i64::MAX), Use::Copied),
         ] {
-            assert_eq!(Use::of(used_ms_ago), expected, "{used_ms_ago:?}");
+            assert_eq!(Use::of(used_ms_ago, true), expected, "{used_ms_ago:?}");
+            assert_eq!(Use::of(used_ms_ago, false), Use::Copied, "{used_ms_ago:?}");
         }
     }
 

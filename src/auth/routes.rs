@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Role,
-    caller::AccountOwner,
+    caller::{AccountGuard, AccountOwner, Leaving},
     lockout, passwords,
     sessions::{self, Granted, SessionKind},
     store, tokens,
@@ -160,10 +160,8 @@ async fn login(
     };
     let login = body.login.to_lowercase();
     let _place = app.passwords.admit().inspect_err(|_| count(AuthResult::Overloaded))?;
-    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|error| {
-        if error.kind() == error::RATE_LIMITED {
-            count(AuthResult::Locked);
-        }
+    let attempt = lockout::begin(&app, &login, client).await.inspect_err(|refused| {
+        refused.result().into_iter().for_each(count);
     })?;
     let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
@@ -269,13 +267,20 @@ fn signed_out(app: &App) -> Response {
 }
 
 /// Sign out: the session ends at once, everywhere
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", extensions(("x-action" = json!("own_account"))), responses(
-    (status = 204, description = "Signed out"),
-    (status = 401, description = "Not signed in", body = Problem),
+///
+/// A browser need not have an access token any more, nor a session: its cookies are gone afterwards.
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", extensions(("x-action" = json!("public"))), security(()), responses(
+    (status = 204, description = "Signed out, now or before"),
+    (status = 401, description = "The bearer token is none of ours, or has expired: refresh it", body = Problem),
+    (status = 403, description = "Without a bearer token: not from an allowed page, or without its CSRF token", body = Problem),
 ))]
-async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
-    let mut db = app.db.acquire().await?;
-    store::revoke_session(&mut db, &caller.principal.session_id, app.clock.now()).await?;
+async fn logout(Leaving(session): Leaving, State(app): State<App>) -> Result<Response, AppError> {
+    if let Some(session) = session {
+        let ended = store::revoke_session(&mut app.db.acquire().await?, &session, app.clock.now()).await?;
+        if let Some((user_id, role)) = ended {
+            stats::record_user(user_id, role);
+        }
+    }
     Ok(signed_out(&app))
 }
 
@@ -284,7 +289,7 @@ async fn logout(caller: AccountOwner, State(app): State<App>) -> Result<Response
     (status = 204, description = "Signed out"),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn logout_all(caller: AccountOwner, State(app): State<App>) -> Result<Response, AppError> {
+async fn logout_all(caller: AccountGuard, State(app): State<App>) -> Result<Response, AppError> {
     let (user_id, now) = (caller.principal.user_id, app.clock.now());
     let mut tx = app.db.begin().await?;
     store::revoke_sessions_of(&mut tx, user_id, now).await?;
@@ -328,7 +333,7 @@ impl Validate for PasswordChange {
     (status = 429, description = "Too many tries from this address", body = Problem),
 ))]
 async fn change_password(
-    caller: AccountOwner,
+    caller: AccountGuard,
     State(app): State<App>,
     client: ClientIp,
     ValidJson(body): ValidJson<PasswordChange>,

@@ -1,5 +1,6 @@
 //! Sessions: families of refresh tokens, each used once. Whoever presents one a second time, when those
-//! side by side have long had their answer, holds a copy, and the family ends.
+//! side by side have long had their answer, or by another way than it was given out, holds a copy, and the
+//! family ends.
 //!
 //! Nobody needs Redis for any of this: that a session is alive is read from its row, with each request.
 
@@ -99,11 +100,10 @@ fn grant(
 }
 
 /// Exchanges a refresh token for new tokens. What a browser presents must come with the CSRF token of its
-/// session.
+/// session, unless it is a copy: whoever holds one is not asked for more before the session ends.
 ///
 /// # Errors
-/// 401 when the session is over or of the other kind, or the token is nobody's or a copy; 403 `csrf_token`;
-/// or as the database.
+/// 401 when the session is over, or the token is nobody's or a copy; 403 `csrf_token`; or as the database.
 pub async fn refresh(
     app: &App,
     presented: &Secret,
@@ -119,13 +119,14 @@ pub async fn refresh(
     let token = RefreshToken::parse(presented.expose()).ok_or_else(|| refuse(RefreshResult::Rejected))?;
     let (hash, now) = (token.hash(), app.clock.now());
     let mut tx = app.db.begin().await?;
-    let session = store::lock_refresh_token(&mut tx, &hash, kind, now).await?;
+    let session = store::lock_refresh_token(&mut tx, &hash, now).await?;
     let session = session.ok_or_else(|| refuse(RefreshResult::Rejected))?;
     stats::record_user(session.user_id, session.role);
-    if kind == SessionKind::Cookie {
+    let found = Use::of(session.used_ms_ago, session.kind == kind);
+    if kind == SessionKind::Cookie && found != Use::Copied {
         page.check_token(&app.keys, &session.id)?;
     }
-    let (result, next, ends) = match Use::of(session.used_ms_ago) {
+    let (result, next, ends) = match found {
         Use::First => {
             let (next, ends) = (token.child(&app.keys), end(app, session.created_at));
             store::rotate_refresh_token(&mut tx, &session.id, &hash, &next.hash(), now, ends).await?;
@@ -136,7 +137,7 @@ pub async fn refresh(
             store::add_refresh_token(&mut tx, &session.id, &next.hash()).await?;
             (RefreshResult::Repeated, next, session.expires_at)
         }
-        Use::Replay => {
+        Use::Copied => {
             store::revoke_session(&mut tx, &session.id, now).await?;
             let entry = Entry::new(AuditAction::RefreshTokenReused, AuditSubject::Sessions, session.user_id);
             audit::record(&mut tx, By::stranger(address), entry, now).await?;
@@ -144,7 +145,8 @@ pub async fn refresh(
             app.metrics.auth_refresh_reuse().inc();
             tracing::warn!(
                 user_id = session.user_id,
-                "a refresh token was presented again after its use: somebody has a copy; its session was ended"
+                "a refresh token was presented after its use, or by another way than it was given out: somebody has a \
+                 copy; its session was ended"
             );
             return Err(refuse(RefreshResult::Reused));
         }

@@ -132,6 +132,8 @@ pub struct RefreshedSession {
     pub user_id: i64,
     /// Their role now.
     pub role: Role,
+    /// Where its tokens go.
+    pub kind: SessionKind,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// When it ends, unless it is refreshed.
@@ -148,21 +150,19 @@ pub struct RefreshedSession {
 pub async fn lock_refresh_token(
     db: &mut Conn,
     hash: &Hash,
-    kind: SessionKind,
     now: DateTime<Utc>,
 ) -> Result<Option<RefreshedSession>, DbError> {
     let (pg, telemetry) = db.parts();
     // Who waited for the lock is shown both rows as they are by then.
     let query = sqlx::query_as!(
         RefreshedSession,
-        r#"SELECT s.id, s.user_id, u.role AS "role: _", s.created_at, s.expires_at,
+        r#"SELECT s.id, s.user_id, u.role AS "role: _", s.kind AS "kind: _", s.created_at, s.expires_at,
                   (extract(epoch FROM clock_timestamp() - t.used_at) * 1000)::bigint AS used_ms_ago
              FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id JOIN users u ON u.id = s.user_id
-            WHERE t.hash = $1 AND s.kind = $2 AND s.revoked_at IS NULL AND s.expires_at > $3
+            WHERE t.hash = $1 AND s.revoked_at IS NULL AND s.expires_at > $2
               AND s.token_version = u.token_version AND u.status = 'active'
               FOR UPDATE OF s, t"#,
         hash,
-        kind.as_str(),
         now
     );
     telemetry.run(DbOperation::RefreshTokenLock, query.fetch_optional(pg)).await
@@ -294,25 +294,42 @@ pub async fn live_sessions(
     Ok(rows.into_iter().map(|row| (row.session, user(row.id, row.role, row.cities))).collect())
 }
 
-/// Ends a session; ending it twice is no error.
+/// Ends a session, if it has not been ended yet: whose it was, and their role.
 ///
 /// # Errors
 /// As the database.
-pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn revoke_session(db: &mut Conn, id: &str, now: DateTime<Utc>) -> Result<Option<(i64, Role)>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = sqlx::query!("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", id, now);
-    telemetry.run(DbOperation::SessionRevoke, query.execute(pg)).await.map(drop)
+    let query = sqlx::query!(
+        r#"UPDATE sessions s SET revoked_at = $2 FROM users u
+            WHERE s.id = $1 AND s.revoked_at IS NULL AND u.id = s.user_id
+        RETURNING u.id, u.role AS "role: Role""#,
+        id,
+        now
+    );
+    let ended = telemetry.run(DbOperation::SessionRevoke, query.fetch_optional(pg)).await?;
+    Ok(ended.map(|user| (user.id, user.role)))
 }
 
-/// Ends all sessions of a user.
+/// Ends all sessions of a user; how many.
 ///
 /// # Errors
 /// As the database.
-pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>) -> Result<(), DbError> {
+pub async fn revoke_sessions_of(db: &mut Conn, user_id: i64, now: DateTime<Utc>) -> Result<u64, DbError> {
     let (pg, telemetry) = db.parts();
     let query =
         sqlx::query!("UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL", user_id, now);
-    telemetry.run(DbOperation::UserSessionsRevoke, query.execute(pg)).await.map(drop)
+    telemetry.run(DbOperation::UserSessionsRevoke, query.execute(pg)).await.map(|done| done.rows_affected())
+}
+
+/// Ends all sessions of everybody; how many.
+///
+/// # Errors
+/// As the database.
+pub async fn revoke_all_sessions(db: &mut Conn, now: DateTime<Utc>) -> Result<u64, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!("UPDATE sessions SET revoked_at = $1 WHERE revoked_at IS NULL", now);
+    telemetry.run(DbOperation::SessionsRevoke, query.execute(pg)).await.map(|done| done.rows_affected())
 }
 
 /// The login and the password's hash of somebody who is signed in.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use rust_decimal::Decimal;
 
@@ -19,7 +20,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, Settings},
-    db::{Db, DbError, migrate},
+    db::{Db, DbError, Tx, migrate},
     dictionaries, phone,
     telemetry::{ProcessCounters, metrics::Metrics},
     users::{self, validate::is_email},
@@ -41,6 +42,17 @@ pub enum UserCommand {
     Unlock {
         /// The user's login
         login: String,
+    },
+    /// End the sessions of a user, or of everybody: after a secret or a token has leaked
+    ///
+    /// Works beside a running server, and bites at the next request.
+    SignOut {
+        /// The user's login
+        #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+        login: Option<String>,
+        /// Everybody
+        #[arg(long)]
+        all: bool,
     },
 }
 
@@ -78,6 +90,7 @@ pub async fn run(command: UserCommand, settings: Settings) -> anyhow::Result<()>
     match command {
         UserCommand::Create(arguments) => run_create(arguments, settings).await,
         UserCommand::Unlock { login } => run_unlock(&login, &settings.config()?).await,
+        UserCommand::SignOut { login, .. } => run_sign_out(login.as_deref(), &settings.config()?).await,
     }
 }
 
@@ -131,6 +144,7 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
     };
     let now = app.clock.now();
     let id = store::create_user(&mut tx, user, now).await.map_err(refused)?;
+    lockout::adopt(&mut tx, &app.keys, user.login, id).await?;
     users::store::set_contact(&mut tx, id, phone, email).await.map_err(refused)?;
     audit::record(&mut tx, By::CLI, users::trail::created(id, user), now).await?;
     tx.commit().await?;
@@ -138,28 +152,59 @@ async fn create(app: &App, user: &NewUser<'_>, phone: Option<&str>, email: Optio
 }
 
 async fn run_unlock(login: &str, config: &Config) -> anyhow::Result<()> {
-    let database = database::open_existing(config).await?;
-    migrate::run(&database.options).await?;
-    let metrics = Arc::new(Metrics::new(ProcessCounters::default())?);
-    let db = Db::new(database.options.clone(), &config.database, metrics);
-    let unlocked = unlock(&db, &login.to_lowercase()).await;
-    db.close().await;
-    database.close().await?;
-    match unlocked? {
+    let unlocked = in_database(config, async |tx, now| {
+        let user_id = user_id(tx, login).await?;
+        Ok(lockout::unlock(tx, By::CLI, user_id, now).await?)
+    });
+    match unlocked.await? {
         0 => println!("{login} was not locked and has no failures"),
         addresses => println!("{login} may sign in again: failures from {addresses} address(es) are forgotten"),
     }
     Ok(())
 }
 
-async fn unlock(db: &Db, login: &str) -> anyhow::Result<u64> {
-    let mut tx = db.begin().await?;
-    let user = store::credentials(&mut tx, login).await?.with_context(|| format!("there is no user {login:?}"))?;
-    let addresses = lockout::unlock(&mut tx, user.id).await?;
-    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user.id).with("addresses", addresses);
-    audit::record(&mut tx, By::CLI, entry, Clock::System.now()).await?;
-    tx.commit().await?;
-    Ok(addresses)
+/// Without a login: everybody.
+async fn run_sign_out(login: Option<&str>, config: &Config) -> anyhow::Result<()> {
+    let (action, subject) = (AuditAction::SignedOutEverywhere, AuditSubject::Sessions);
+    let ended = in_database(config, async |tx, now| {
+        let (ended, entry) = match login {
+            Some(login) => {
+                let user_id = user_id(tx, login).await?;
+                (store::revoke_sessions_of(tx, user_id, now).await?, Entry::new(action, subject, user_id))
+            }
+            None => (store::revoke_all_sessions(tx, now).await?, Entry::of_many(action, subject)),
+        };
+        audit::record(tx, By::CLI, entry.with("sessions", ended), now).await?;
+        Ok(ended)
+    });
+    println!("{} session(s) of {} ended", ended.await?, login.unwrap_or("everybody"));
+    Ok(())
+}
+
+async fn user_id(tx: &mut Tx, login: &str) -> anyhow::Result<i64> {
+    let user = store::credentials(tx, &login.to_lowercase()).await?;
+    Ok(user.with_context(|| format!("there is no user {login:?}"))?.id)
+}
+
+/// Does something in a transaction, beside a running server.
+async fn in_database<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&mut Tx, DateTime<Utc>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let database = database::open_existing(config).await?;
+    migrate::run(&database.options).await?;
+    let metrics = Arc::new(Metrics::new(ProcessCounters::default())?);
+    let db = Db::new(database.options.clone(), &config.database, metrics);
+    let done = async {
+        let mut tx = db.begin().await?;
+        let done = work(&mut tx, Clock::System.now()).await?;
+        tx.commit().await?;
+        Ok(done)
+    };
+    let done = done.await;
+    db.close().await;
+    database.close().await?;
+    done
 }
 
 fn read_password(login: &str) -> anyhow::Result<String> {

@@ -33,6 +33,7 @@ operations! {
     LoginReserve = "login_reserve" "INSERT" "login_failures";
     LoginRelease = "login_release" "UPDATE" "login_failures";
     LoginRecord = "login_record" "INSERT" "login_attempts";
+    LoginAdopt = "login_adopt" "UPDATE" "login_failures";
     LoginUnlock = "login_unlock" "DELETE" "login_failures";
     LoginAttemptList = "login_attempt_list" "SELECT" "login_attempts";
     LockedAccountList = "locked_account_list" "SELECT" "login_failures";
@@ -42,6 +43,7 @@ operations! {
     UserCredentials = "user_credentials" "SELECT" "users";
     UserCreate = "user_create" "INSERT" "users";
     UserSessionsRevoke = "user_sessions_revoke" "UPDATE" "sessions";
+    SessionsRevoke = "sessions_revoke" "UPDATE" "sessions";
     UserPasswordHash = "user_password_hash" "SELECT" "users";
     UserPasswordRenew = "user_password_renew" "UPDATE" "users";
     UserPasswordUpdate = "user_password_update" "UPDATE" "users";

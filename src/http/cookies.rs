@@ -36,8 +36,14 @@ impl Kind {
         format!("{prefix}{}", self.name)
     }
 
-    fn read(self, jar: &CookieJar, app: &App) -> Option<String> {
-        jar.get(&self.full_name(app)).map(|cookie| cookie.value().to_owned())
+    /// The value, if there is one. A page of a sibling domain can plant a cookie beside ours or on another path,
+    /// and nothing tells which is which: of two neither counts.
+    fn read(self, headers: &HeaderMap, app: &App) -> Option<String> {
+        let name = self.full_name(app);
+        let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+        let mut ours = lines.flat_map(Cookie::split_parse).flatten().filter(|cookie| cookie.name() == name);
+        let cookie = ours.next()?;
+        ours.next().is_none().then(|| cookie.value().to_owned())
     }
 
     /// The cookie, for so long, or until the browser is closed.
@@ -72,11 +78,10 @@ impl Cookies {
         if headers.contains_key(header::AUTHORIZATION) {
             return Self::default();
         }
-        let jar = CookieJar::from_headers(headers);
         Self {
-            access: ACCESS.read(&jar, app).map(Secret::new),
-            refresh: REFRESH.read(&jar, app).map(Secret::new),
-            csrf: CSRF.read(&jar, app).filter(|value| tokens::is_id(value)),
+            access: ACCESS.read(headers, app).map(Secret::new),
+            refresh: REFRESH.read(headers, app).map(Secret::new),
+            csrf: CSRF.read(headers, app).filter(|value| tokens::is_id(value)),
         }
     }
 }

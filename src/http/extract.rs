@@ -1,7 +1,11 @@
 //! Extractors whose rejections are problems: [`ValidJson`] and [`ValidQuery`] parse, then validate,
 //! and report each bad field by its JSON pointer; [`Id`] is a path id.
 
-use std::{borrow::Cow, ops::RangeInclusive, time::Duration};
+use std::{
+    borrow::Cow,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Bytes, HttpBody},
@@ -18,6 +22,7 @@ use url::form_urlencoded;
 
 use crate::{
     app::App,
+    auth::Principal,
     error::{self, AppError, FieldError},
 };
 
@@ -105,21 +110,32 @@ impl<T: DeserializeOwned + Validate> OptionalFromRequest<App> for ValidJson<T> {
     }
 }
 
+/// While a body takes longer than this to arrive, its sender may have lost the right to send it.
+const LONG: Duration = Duration::from_millis(500);
+
 /// The whole body, under the limit that the router sets. It has `http.stall_timeout_ms` to arrive: bodies that
 /// are read at once are small.
 ///
 /// # Errors
-/// 413, 408 when it takes too long, or 400 when the client stops sending.
+/// 413, 408 when it takes too long, 400 when the client stops sending, or 401 when they were signed out
+/// meanwhile.
 pub async fn body(request: Request, app: &App) -> Result<Bytes, AppError> {
+    let (sender, started) = (request.extensions().get::<Principal>().cloned(), Instant::now());
     let patience = Duration::from_millis(app.config.http.stall_timeout_ms);
     let whole = timeout(patience, Bytes::from_request(request, app)).await.map_err(|_| error::BODY_TOO_SLOW)?;
-    whole.map_err(|rejection: BytesRejection| {
+    let whole = whole.map_err(|rejection: BytesRejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            error::TOO_LARGE.into()
+            AppError::from(error::TOO_LARGE)
         } else {
             error::MALFORMED.because("The body broke off.")
         }
-    })
+    })?;
+    if let Some(sender) = sender
+        && started.elapsed() > LONG
+    {
+        sender.check_again(app).await?;
+    }
+    Ok(whole)
 }
 
 fn json_error(error: &serde_path_to_error::Error<serde_json::Error>) -> AppError {

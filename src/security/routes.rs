@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     app::App,
-    audit::{self, AuditAction, AuditSubject, By, Entry},
+    audit::By,
     auth::{caller::SecurityOfficer, lockout},
     error::{self, AppError, Problem},
     http::{
@@ -61,7 +61,7 @@ async fn locked_accounts(
 ) -> Result<Json<Page<LockedAccount>>, AppError> {
     let (after, limit) = params.parse()?;
     let mut db = app.db.acquire().await?;
-    let rows = store::locked_accounts(&mut db, app.clock.now(), after, limit).await?;
+    let rows = store::locked_accounts(&mut db, after, limit).await?;
     Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.locked_until, id: row.id })))
 }
 
@@ -82,9 +82,7 @@ async fn unlock(
     let mut tx = app.db.begin().await?;
     let user_id = store::user_by_login(&mut tx, &body.login.to_lowercase()).await?;
     let user_id = user_id.ok_or_else(|| error::NOT_FOUND.because("Nobody has this login."))?;
-    let unlocked = lockout::unlock(&mut tx, user_id).await?;
-    let entry = Entry::new(AuditAction::AccountUnlocked, AuditSubject::Users, user_id).with("unlocked", unlocked);
-    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
+    let unlocked = lockout::unlock(&mut tx, By::caller(&caller), user_id, app.clock.now()).await?;
     tx.commit().await?;
     Ok(Json(Unlocked { unlocked }))
 }

@@ -1,7 +1,5 @@
 //! SQL of sign-ins, locks and the audit log, for administrators: there is no scope to apply.
 
-use chrono::{DateTime, Utc};
-
 use super::model::{AttemptParams, AttemptResult, AuditEntry, AuditParams, LockedAccount, LoginAttempt, network};
 use crate::{
     audit::{AuditAction, AuditSubject},
@@ -50,21 +48,15 @@ pub async fn login_attempts(
 ///
 /// # Errors
 /// As the database.
-pub async fn locked_accounts(
-    db: &mut Conn,
-    now: DateTime<Utc>,
-    after: Option<Cursor>,
-    limit: i64,
-) -> Result<Vec<LockedAccount>, DbError> {
+pub async fn locked_accounts(db: &mut Conn, after: Option<Cursor>, limit: i64) -> Result<Vec<LockedAccount>, DbError> {
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_as!(
         LockedAccount,
         r#"SELECT f.id, u.id AS user_id, u.login, f.address, f.failures, f.last_at AS last_failure_at,
                   f.locked_until AS "locked_until!"
              FROM login_failures f JOIN users u ON u.id = f.user_id
-            WHERE f.locked_until > $1 AND ($2::timestamptz IS NULL OR (f.locked_until, f.id) < ($2, $3))
-            ORDER BY f.locked_until DESC, f.id DESC LIMIT $4"#,
-        now,
+            WHERE f.locked_until > now() AND ($1::timestamptz IS NULL OR (f.locked_until, f.id) < ($1, $2))
+            ORDER BY f.locked_until DESC, f.id DESC LIMIT $3"#,
         after.map(|cursor| cursor.at),
         after.map(|cursor| cursor.id),
         limit + 1

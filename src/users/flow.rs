@@ -15,7 +15,7 @@ use super::{
 use crate::{
     app::App,
     audit::{self, By},
-    auth::{self, Caller, Role, passwords, store::NewUser},
+    auth::{self, Caller, Role, lockout, passwords, store::NewUser},
     db::{DbError, Tx},
     dictionaries,
     error::{self, AppError},
@@ -48,6 +48,7 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
         share: newcomer.share,
     };
     let id = auth::store::create_user(&mut tx, &row, now).await.map_err(taken)?;
+    lockout::adopt(&mut tx, &app.keys, row.login, id).await?;
     if phone.is_some() || newcomer.email.is_some() {
         store::set_contact(&mut tx, id, phone.as_deref(), newcomer.email.as_deref()).await.map_err(taken)?;
     }

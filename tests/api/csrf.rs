@@ -106,7 +106,7 @@ async fn an_unsafe_request_with_a_cookie_must_show_the_token_of_its_session() {
     // Who has no session hears of that first.
     browser.csrf_token = None;
     app.database.execute("UPDATE sessions SET revoked_at = now()").await;
-    browser.poke(LOGOUT).await.problem(401, "unauthenticated");
+    browser.poke(REQUESTS).await.problem(401, "unauthenticated");
 }
 
 #[tokio::test(flavor = "multi_thread")]

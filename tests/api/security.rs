@@ -1,5 +1,6 @@
 //! `/api/v1/security`, and what nobody may change about themselves or anything else.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::{
@@ -82,12 +83,12 @@ async fn who_is_locked_is_listed_and_let_in_again() {
     let (admin, olga) = (app.actor(Role::Admin, &[]).await, olga(&app).await);
     let rows = format!(
         "INSERT INTO login_failures (login_key, address, failures, last_at, locked_until, user_id)
-         SELECT decode(repeat(key, 32), 'hex'), address, failures, '2026-06-01T06:59:00Z', until::timestamptz, owner
-           FROM (VALUES ('aa', '203.0.113.1', 7, '2026-06-01T07:00:01Z', {olga}), ('aa', '203.0.113.2', 6, '2026-06-01T07:00:00Z', {olga}),
-                        ('aa', '203.0.113.3', 3, NULL, {olga}), ('aa', '2001:db8:0:1::/64', 9, '2026-06-01T07:10:00Z', {olga}),
-                        ('aa', '203.0.113.5', 9, '2026-06-01T07:10:00Z', {olga}),
-                        ('bb', '203.0.113.1', 9, '2026-06-01T07:10:00Z', NULL), ('cc', '203.0.113.1', 9, '2026-06-01T07:05:00Z', {})
-                ) AS given (key, address, failures, until, owner)",
+         SELECT decode(repeat(key, 32), 'hex'), address, failures, now(), now() + locked_for * interval '1 s', owner
+           FROM (VALUES ('aa', '203.0.113.1', 7, 100, {olga}), ('aa', '203.0.113.2', 6, 0, {olga}),
+                        ('aa', '203.0.113.3', 3, NULL, {olga}), ('aa', '2001:db8:0:1::/64', 9, 600, {olga}),
+                        ('aa', '203.0.113.5', 9, 600, {olga}),
+                        ('bb', '203.0.113.1', 9, 600, NULL), ('cc', '203.0.113.1', 9, 300, {})
+                ) AS given (key, address, failures, locked_for, owner)",
         admin.id
     );
     app.database.execute(&rows).await;
@@ -96,11 +97,15 @@ async fn who_is_locked_is_listed_and_let_in_again() {
         locked().await,
         [json!("203.0.113.5"), json!("2001:db8:0:1::/64"), json!("203.0.113.1"), json!("203.0.113.1")]
     );
+    let last = admin.all(LOCKED).await.pop().unwrap();
     let expected = json!({
         "user_id": olga, "login": "olga", "address": "203.0.113.1", "failures": 7,
-        "last_failure_at": "2026-06-01T06:59:00Z", "locked_until": "2026-06-01T07:00:01Z"
+        "last_failure_at": last["last_failure_at"], "locked_until": last["locked_until"]
     });
-    assert_eq!(*admin.all(LOCKED).await.last().unwrap(), expected);
+    assert_eq!(last, expected);
+    let [failed, until] =
+        ["last_failure_at", "locked_until"].map(|name| last[name].as_str().unwrap().parse::<DateTime<Utc>>());
+    assert_eq!(until.unwrap() - failed.unwrap(), TimeDelta::seconds(100));
 
     assert_eq!(admin.post(UNLOCK, json!({ "login": "Olga" })).await.expect(200), json!({ "unlocked": 5 }));
     assert_eq!(locked().await, [json!("203.0.113.1")]);

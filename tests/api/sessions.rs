@@ -1,7 +1,9 @@
 //! How a session goes on (`POST /api/v1/auth/refresh`), and what ends it, on every replica.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use switchboard::{auth::Role, config::Secret, reports::collector::collect};
@@ -10,7 +12,7 @@ use crate::support::{
     KAZAN, MOSCOW, PASSWORD, TestApp,
     actor::{Actor, Answer},
     browser::Browser,
-    config,
+    config, process,
 };
 
 const REFRESH: &str = "/api/v1/auth/refresh";
@@ -139,7 +141,46 @@ async fn a_token_that_is_presented_again_later_ends_its_session_and_is_audited()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
+async fn a_copy_of_a_refresh_token_gives_itself_away_whatever_comes_with_it() {
+    let app = app().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    for what in ["used before, without the page's token", "of a browser, in a body", "of a program, in a cookie"] {
+        let program = Actor::sign_in(&app.url(""), user.id, &user.login).await;
+        let (mut browser, mut thief) = (Browser::of(&app, &user).await, Browser::new(&app));
+        let stolen = browser.cookie("refresh").to_owned();
+        let as_cookie = |token: &str| ("refresh".to_owned(), (token.to_owned(), "/api/v1/auth".to_owned()));
+        match what {
+            "of a browser, in a body" => {
+                let body = json!({ "refresh_token": stolen });
+                thief.client.post(REFRESH, body).await.problem(401, "unauthenticated");
+            }
+            "of a program, in a cookie" => {
+                thief.cookies.extend([as_cookie(program.refresh_token.as_ref().unwrap())]);
+                thief.poke(REFRESH).await.problem(401, "unauthenticated");
+            }
+            _ => {
+                browser.poke(REFRESH).await.expect(200);
+                thief.cookies.extend([as_cookie(&stolen)]);
+                // A moment later it may be a tab of the same browser, which has to show that it is.
+                thief.poke(REFRESH).await.problem(403, "csrf_token");
+                age_uses(&app, 11).await;
+                thief.poke(REFRESH).await.problem(401, "unauthenticated");
+            }
+        }
+        let (program_goes_on, browser_goes_on) = if what.contains("program") { (401, 200) } else { (200, 401) };
+        assert_eq!(program.get(ME).await.status, program_goes_on, "{what}");
+        assert_eq!(browser.get(ME).await.status, browser_goes_on, "{what}");
+    }
+    let audited = format!(
+        "SELECT count(*) FROM audit_log WHERE action = 'refresh_token_reused' AND subject_id = {} AND actor_id IS NULL",
+        user.id
+    );
+    assert_eq!(app.database.count(&audited).await, 3);
+    assert_eq!(app.scrape().await.value("auth_refresh_reuse_total"), 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_refresh_token_refreshes_nothing() {
     let app = app().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     let mut browser = Browser::of(&app, &user).await;
@@ -156,8 +197,6 @@ async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
         &"x".repeat(10_000),
         &format!("swr_{}", "A".repeat(43)),
         user.token.as_deref().unwrap(),
-        // Of a browser: whoever could read its cookies could go on without them.
-        browser.cookie("refresh"),
     ] {
         user.post(REFRESH, json!({ "refresh_token": token })).await.problem(401, "unauthenticated");
         if Some(token) != user.token.as_deref() {
@@ -182,11 +221,7 @@ async fn what_is_no_refresh_token_of_that_kind_refreshes_nothing() {
     user.send(post().header("content-type", "text/plain").body(body.clone())).await.problem(415, "wrong_media_type");
     user.send(post().header("content-type", "application/json")).await.problem(400, "malformed");
     user.send(post().header("content-type", "application/json").body("{")).await.problem(400, "malformed");
-    // Nor does a machine's token in a cookie, nor a cookie beside credentials in a header.
-    let cookies = browser.cookies.clone();
-    browser.cookies.insert("refresh".to_owned(), (own.to_owned(), "/".to_owned()));
-    browser.poke(REFRESH).await.problem(401, "unauthenticated");
-    browser.cookies = cookies;
+    // Nor does a cookie beside credentials in a header.
     let both = browser.request(Method::POST, REFRESH).bearer_auth(user.token.as_ref().unwrap());
     browser.client.send(both).await.problem(401, "unauthenticated");
     // Nor is there anything to go on with for who is disabled, or was signed out by a change of the user.
@@ -335,4 +370,122 @@ async fn users_are_active_who_came_within_the_life_of_an_access_token() {
     assert_eq!((active("manager").await, active("operator").await), (1.0, 0.0));
     stays.post(LOGOUT_ALL, Value::Null).await.expect(204);
     assert_eq!(active("manager").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_was_idle_can_sign_out_and_twice_is_no_error() {
+    let app = app().await;
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    for drops in [false, true] {
+        let mut browser = Browser::of(&app, &user).await;
+        app.clock.advance(TimeDelta::seconds(930));
+        if drops {
+            browser.cookies.remove("access");
+        }
+        let copies = browser.cookies.clone();
+        let token = browser.csrf_token.take();
+        browser.poke(LOGOUT).await.problem(403, "csrf_token");
+        browser.csrf_token = token;
+        let elsewhere = browser.bare(Method::POST, LOGOUT).header("sec-fetch-site", "cross-site");
+        browser.send(elsewhere).await.problem(403, "cross_site");
+        assert_eq!(browser.cookies, copies, "nothing happened");
+        // The second time the page still shows the token of the session that was.
+        for _ in 0..2 {
+            browser.poke(LOGOUT).await.expect(204);
+            assert!(browser.cookies.is_empty());
+        }
+        // One that did not get the answer keeps its cookies, and asks again.
+        browser.cookies = copies;
+        browser.poke(REFRESH).await.problem(401, "unauthenticated");
+        browser.poke(LOGOUT).await.expect(204);
+        assert!(browser.cookies.is_empty());
+    }
+    let open = format!("SELECT count(*) FROM sessions WHERE user_id = {} AND revoked_at IS NULL", user.id);
+    assert_eq!(app.database.count(&open).await, 1, "the one that nobody signed out of");
+    // What makes no sense names no session, and is forgotten too.
+    let mut confused = Browser::new(&app);
+    confused.cookies.insert("refresh".to_owned(), ("swr_nonsense".to_owned(), "/api/v1/auth".to_owned()));
+    confused.poke(LOGOUT).await.expect(204);
+    assert!(confused.cookies.is_empty());
+    // A program must say which session it means.
+    user.post(LOGOUT, Value::Null).await.problem(401, "unauthenticated");
+    let session = user.refresh().await.expect(200);
+    let mut program = user.at(&app.url(""));
+    program.take(&session);
+    for _ in 0..2 {
+        program.post(LOGOUT, Value::Null).await.expect(204);
+    }
+    assert_eq!(app.database.count(&open).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_who_uses_up_the_limit_of_a_user_keeps_them_from_nothing_that_ends_the_theft() {
+    let mut config = config();
+    config.limits.user = "1/h".parse().unwrap();
+    let app = TestApp::start_with(config).await;
+    for what in [LOGOUT, LOGOUT_ALL, "/api/v1/auth/password"] {
+        let thief = app.actor(Role::Operator, &[MOSCOW]).await;
+        let victim = Actor::sign_in(&app.url(""), thief.id, &thief.login).await;
+        thief.get(ME).await.expect(200);
+        victim.get(ME).await.problem(429, "rate_limited");
+        victim.post(what, json!({ "current": PASSWORD, "new": "staple in the rain" })).await.expect(204);
+        let robbed = if what == LOGOUT { (429, "rate_limited") } else { (401, "unauthenticated") };
+        thief.get(ME).await.problem(robbed.0, robbed.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_signed_out_while_their_body_arrives_has_changed_nothing() {
+    let app = app().await;
+    let create = async |phone: &str, disable: bool| {
+        let user = app.actor(Role::Operator, &[MOSCOW]).await;
+        let body = json!({ "city": MOSCOW, "phone": phone }).to_string();
+        let (first, last) = (body[..10].to_owned(), body[10..].to_owned());
+        let (database, id) = (app.database.clone(), user.id);
+        let pieces = stream::iter([Ok::<_, std::io::Error>(first)]).chain(stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            if disable {
+                database.execute(&format!("UPDATE users SET status = 'disabled' WHERE id = {id}")).await;
+            }
+            Ok(last)
+        }));
+        let request = user.request(Method::POST, "/api/v1/requests").header("content-type", "application/json");
+        user.send(request.body(reqwest::Body::wrap_stream(pieces))).await
+    };
+    let (disabled, slow) = tokio::join!(create("+79161234567", true), create("+79161234568", false));
+    disabled.problem(401, "unauthenticated");
+    slow.expect(201);
+    assert_eq!(app.database.count("SELECT count(*) FROM requests").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_at_the_server_ends_the_sessions_of_one_user_or_of_all() {
+    let app = app().await;
+    let users = [app.actor(Role::Operator, &[MOSCOW]).await, app.actor(Role::Manager, &[KAZAN]).await];
+    let browser = Browser::of(&app, &users[0]).await;
+    let environment = [("DATABASE_URL", app.database.url())];
+    let sign_out =
+        async |whom: &[&str]| process::run_beside(&[&["user", "sign-out"], whom].concat(), &environment).await;
+    let said = sign_out(&["--login", &users[0].login.to_uppercase()]).await.success();
+    assert!(said.contains("2 session(s)"), "{said}");
+    users[0].refresh().await.problem(401, "unauthenticated");
+    assert_eq!(browser.client.send(browser.request(Method::GET, ME)).await.status, 401);
+    users[1].get(ME).await.expect(200);
+    let said = sign_out(&["--all"]).await.success();
+    assert!(said.contains("1 session(s)"), "{said}");
+    users[1].get(ME).await.problem(401, "unauthenticated");
+    let complaint = sign_out(&["--login", "nobody"]).await.failure(1);
+    assert!(complaint.contains("there is no user \"nobody\""), "{complaint}");
+    for wrong in [&[][..], &["--all", "--login", "x"]] {
+        assert_eq!(sign_out(wrong).await.code, Some(2));
+    }
+    let audited = async |subject: &str, sessions: u32| {
+        let row = format!(
+            "SELECT count(*) FROM audit_log WHERE action = 'signed_out_everywhere' AND via = 'cli' AND actor_id IS NULL
+                AND subject = 'sessions' AND subject_id {subject} AND detail = '{{\"sessions\": {sessions}}}'"
+        );
+        app.database.count(&row).await
+    };
+    assert_eq!(audited(&format!("= {}", users[0].id), 2).await, 1);
+    assert_eq!(audited("IS NULL", 1).await, 1);
 }

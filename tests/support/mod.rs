@@ -159,6 +159,13 @@ impl TestApp {
         while inbox::process_next(&self.app).await.unwrap() == Progress::Worked {}
     }
 
+    /// Lets so much time pass for those who failed to sign in: locks are on the database's clock.
+    pub async fn age_failures(&self, seconds: u32) {
+        let age = format!("- interval '{seconds} s'");
+        let sql = format!("UPDATE login_failures SET last_at = last_at {age}, locked_until = locked_until {age}");
+        self.database.execute(&sql).await;
+    }
+
     pub async fn scrape(&self) -> Scrape {
         Scrape::fetch(self.ops).await
     }
