@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 
 use crate::telemetry::trace::TraceIds;
 
@@ -54,6 +57,7 @@ problems! {
     RANGE_NOT_SATISFIABLE = RANGE_NOT_SATISFIABLE "range_not_satisfiable" "There is no such part";
     IF_MATCH_REQUIRED = PRECONDITION_REQUIRED "if_match_required" "Send If-Match with the ETag you read";
     RATE_LIMITED = TOO_MANY_REQUESTS "rate_limited" "Too many requests; wait";
+    LOGIN_LOCKED = TOO_MANY_REQUESTS "login_locked" "This login has failed too often from your address; wait";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too busy right now; try again";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE "database_unavailable" "The database cannot be reached; try again";
@@ -73,6 +77,11 @@ pub struct FieldError {
     pub detail: String,
 }
 
+fn codes() -> Object {
+    let codes = PROBLEMS.iter().map(|kind| kind.code);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)).examples([NOT_FOUND.code]).build()
+}
+
 /// The body of an error answer (RFC 9457, `application/problem+json`).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -85,7 +94,7 @@ pub struct Problem {
     #[schema(example = 404)]
     pub status: u16,
     /// Stable, for programs.
-    #[schema(example = "not_found")]
+    #[schema(schema_with = codes)]
     pub code: &'static str,
     /// This occurrence, for people.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -76,7 +76,8 @@ impl From<Refused> for AppError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Locked(millis) => {
-                error::RATE_LIMITED.because("Too many failed tries; wait.").retry_after(seconds(millis))
+                let seconds = seconds(millis);
+                error::LOGIN_LOCKED.because(format!("Try again in {seconds} s.")).retry_after(seconds)
             }
             Refused::Crowded => error::RATE_LIMITED.because("Too many tries at once; try again.").retry_after(1),
             Refused::Failed(error) => error.into(),

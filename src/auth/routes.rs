@@ -73,6 +73,11 @@ impl Validate for Credentials {
 
 /// A session that was opened, or goes on.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "user_id": 7, "role": "operator", "expires_at": "2026-10-05T03:35:00Z", "refresh_expires_at": "2026-10-12T03:20:00Z",
+    "access_token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
+    "refresh_token": "swr_3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+}))]
 struct Session {
     user_id: i64,
     role: Role,
@@ -82,15 +87,12 @@ struct Session {
     refresh_expires_at: DateTime<Utc>,
     /// Only for `session: "token"`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl")]
     access_token: Option<String>,
     /// Only for `session: "token"`: good for one exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "swr_3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
     refresh_token: Option<String>,
     /// Only for cookies: to be sent as `X-CSRF-Token` with whatever changes something.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "5v0e0mPZ4x7wZk0cB2Zc1n1jv9lQe0S1m7o3xk6h2aM")]
     csrf_token: Option<String>,
 }
 

@@ -181,6 +181,8 @@ impl Credentials {
         // The simulator gives each of its people an address of their own.
         settings.set_if_default("http.trusted_proxies", vec!["127.0.0.0/8"]);
         settings.set_if_default("http.insecure_cookies", true);
+        // Where the console's development server has its pages.
+        settings.set_if_default("http.allowed_origins", vec!["http://localhost:5173", "http://127.0.0.1:5173"]);
         // Nobody balances a demo: Ctrl-C should not wait for a balancer.
         settings.set_if_default("shutdown.delay_ms", 0);
     }

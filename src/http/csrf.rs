@@ -47,7 +47,11 @@ impl Page {
     /// # Errors
     /// 403 `cross_site`.
     pub fn check_origin(&self) -> Result<(), AppError> {
-        if self.allowed || !self.unsafe_method { Ok(()) } else { Err(error::CROSS_SITE.into()) }
+        if self.allowed || !self.unsafe_method {
+            return Ok(());
+        }
+        Err(error::CROSS_SITE
+            .because("Neither Sec-Fetch-Site: same-origin nor an Origin that is in http.allowed_origins came with it."))
     }
 
     /// Checks that an unsafe request shows the token of `session`; empty is that of no session.
@@ -55,8 +59,17 @@ impl Page {
     /// # Errors
     /// 403 `csrf_token`.
     pub fn check_token(&self, keys: &Keys, session: &str) -> Result<(), AppError> {
-        let shown = || matches(self.token.as_ref()?, self.cookies.csrf.as_deref()?, keys, session).then_some(());
-        if !self.unsafe_method || shown().is_some() { Ok(()) } else { Err(error::CSRF_TOKEN.into()) }
+        if !self.unsafe_method {
+            return Ok(());
+        }
+        let Some(cookie) = &self.cookies.csrf else {
+            return Err(error::CSRF_TOKEN.because(
+                "The cookie that goes with the token did not come: is the page on the same site as the API, and does it \
+                 send cookies?",
+            ));
+        };
+        let shown = self.token.is_some_and(|token| matches(&token, cookie, keys, session));
+        if shown { Ok(()) } else { Err(error::CSRF_TOKEN.because("The token is missing, or that of another session.")) }
     }
 }
 

@@ -30,6 +30,7 @@ pub use complete::{PUBLIC, complete};
             `all`, in their own `cities`, or what is their `own`. What lies outside that scope is answered 404, as if it \
             did not exist.",
     ),
+    servers((url = "/", description = "This server")),
     security(("bearer" = []), ("cookie" = [], "csrf" = [])),
     modifiers(&Security),
     tags(
@@ -56,6 +57,8 @@ struct Security;
 
 impl utoipa::Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        // Without one in the manifest utoipa makes up a nameless one.
+        document.info.license = None;
         let components = document.components.get_or_insert_default();
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));

@@ -93,7 +93,8 @@ async fn an_unsafe_request_with_a_cookie_must_show_the_token_of_its_session() {
     // The token alone does not do: it goes with a cookie that other sites can neither read nor set.
     browser.csrf_token = own;
     let cookie = browser.cookies.remove("csrf").unwrap();
-    browser.post(REQUESTS, body.clone()).await.problem(403, "csrf_token");
+    let problem = browser.post(REQUESTS, body.clone()).await.problem(403, "csrf_token");
+    assert!(problem["detail"].as_str().unwrap().contains("cookie"), "{problem}");
     browser.cookies.insert("csrf".to_owned(), other.cookies["csrf"].clone());
     browser.post(REQUESTS, body.clone()).await.problem(403, "csrf_token");
     browser.cookies.insert("csrf".to_owned(), cookie);

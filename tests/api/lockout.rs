@@ -100,13 +100,13 @@ async fn a_success_or_a_day_without_failures_forgets_them() {
     fail(4).await;
     sign_in(&client, &owner.login, PASSWORD).await.expect(200);
     fail(5).await;
-    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "login_locked");
     app.age_failures(5).await;
     sign_in(&client, &owner.login, PASSWORD).await.expect(200);
     fail(5).await;
     app.age_failures(86_401).await;
     fail(5).await;
-    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+    sign_in(&client, &owner.login, PASSWORD).await.problem(429, "login_locked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn of_many_tries_at_once_five_are_looked_at() {
         let wait: u32 = answer.header("retry-after").parse().unwrap();
         assert!((1..=5).contains(&wait), "{wait}");
     }
-    sign_in(&attacker, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+    sign_in(&attacker, &owner.login, PASSWORD).await.problem(429, "login_locked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +174,7 @@ async fn a_lock_lasts_as_long_on_a_replica_whose_clock_is_wrong() {
         let answer = sign_in(&client.at(&replica.url("")), &owner.login, PASSWORD).await;
         let wait: u32 = answer.header("retry-after").parse().unwrap();
         assert!((1..=5).contains(&wait), "{wait}");
-        answer.problem(429, "rate_limited");
+        answer.problem(429, "login_locked");
         let admin = replica.actor(Role::Admin, &[]).await;
         assert_eq!(admin.all("/api/v1/security/locked-accounts").await.len(), 1);
     }
@@ -218,7 +218,7 @@ async fn an_administrator_at_the_server_lifts_the_locks_of_a_user() {
         for _ in 0..5 {
             sign_in(client, &owner.login, WRONG).await.problem(401, "bad_credentials");
         }
-        sign_in(client, &owner.login, PASSWORD).await.problem(429, "rate_limited");
+        sign_in(client, &owner.login, PASSWORD).await.problem(429, "login_locked");
     }
     let environment = [("DATABASE_URL", app.database.url())];
     let unlock = async |login: &str| process::run_beside(&["user", "unlock", login], &environment).await;

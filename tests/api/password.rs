@@ -88,7 +88,7 @@ async fn guessing_the_current_password_is_limited_as_signing_in_is() {
     let answers = join_all((0..7).map(|_| change(&user, "wrong horse battery", NEW))).await;
     let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
     assert_eq!((count(422), count(429)), (5, 2), "the login is locked here, as after failing to sign in");
-    change(&user, PASSWORD, NEW).await.problem(429, "rate_limited");
+    change(&user, PASSWORD, NEW).await.problem(429, "login_locked");
     app.age_failures(5).await;
     // One of the ten of a minute was the sign-in of the actor, from the same address; this is the last.
     change(&user, "wrong horse battery", NEW).await.problem(422, "invalid");

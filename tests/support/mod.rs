@@ -79,6 +79,7 @@ pub fn config() -> Config {
     config.jwt.ttl_s = 43_200;
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     config.http.insecure_cookies = true;
+    config.http.allowed_origins = vec!["http://localhost:5173".to_owned(), "http://127.0.0.1:5173".to_owned()];
     config.privacy.passport_key = Secret::new(PASSPORT_KEY);
     config.mango.api_key = Secret::new(MANGO_KEY);
     config.mango.api_salt = Secret::new(MANGO_SALT);

@@ -142,6 +142,7 @@ fn problem(status: &str, path: &str) -> Value {
         "401" if path.ends_with("/login") => "bad_credentials",
         "401" if path.contains("/webhooks/") => "bad_signature",
         "401" => "unauthenticated",
+        "403" if path.contains("/auth/") => "csrf_token",
         "409" if path.ends_with("/transitions") || path.ends_with("/assign") => "transition_not_allowed",
         "409" => "conflict",
         "503" if path.ends_with("/login") => "overloaded",
