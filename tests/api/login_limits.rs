@@ -1,7 +1,7 @@
 //! What a flood of sign-ins meets: the limit of an address, the queue for a core, and their counters.
 
 use futures_util::future::join_all;
-use reqwest::Method;
+use reqwest::{Method, header::HeaderValue};
 use serde_json::json;
 use switchboard::auth::Role;
 
@@ -65,6 +65,18 @@ async fn an_address_that_a_stranger_claims_to_have_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sign_in_is_counted_by_its_result() {
+
+    // Nor does it help to write what is no text to the left of what a balancer has seen.
+    let app = TestApp::over(crate::support::config(), app.database.clone()).await;
+    let url = app.url("/api/v1/auth/login");
+    let behind_a_balancer = async |claimed: &String| {
+        let body = json!({ "login": claimed, "password": PASSWORD, "session": "token" });
+        let seen = HeaderValue::from_bytes(b"\xff, 198.51.100.7:40000").unwrap();
+        let request = reqwest::Client::new().post(&url).header("x-forwarded-for", claimed);
+        client.send(request.header("x-forwarded-for", seen).json(&body)).await
+    };
+    let answers = join_all(claims.iter().map(behind_a_balancer)).await;
+    assert_eq!((count(&answers, 401), count(&answers, 429)), (10, 1));
     let app = TestApp::start().await;
     let user = app.actor(Role::Operator, &[MOSCOW]).await;
     let before = app.scrape().await;
