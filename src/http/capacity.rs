@@ -30,7 +30,7 @@ use crate::{
 #[must_use]
 pub fn scope(request: &Request) -> Option<CapacityScope> {
     match request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str) {
-        path if path.starts_with("/health/") => None,
+        "/health/live" | "/health/ready" => None,
         path if path.starts_with("/api/v1/webhooks/") && request.method() == Method::POST => {
             Some(CapacityScope::Webhook)
         }
