@@ -137,3 +137,22 @@ async fn a_provider_has_a_limit_of_its_own_that_forgers_cannot_use_up() {
     assert_eq!(scrape.value("rate_limited_total{scope=\"webhook\"}"), 1.0);
     assert_eq!(scrape.value("rate_limited_total{scope=\"ip\"}"), 2.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_repeats_a_delivery_uses_up_what_their_own_address_may_do() {
+    let app = TestApp::start_with(limited(|config| {
+        config.limits.ip = "3/h".parse().unwrap();
+        config.limits.webhook = "2/h".parse().unwrap();
+    }))
+    .await;
+    let (pbx, eavesdropper) = (app.stranger(), app.stranger());
+    let event = |n: u32| Call::new(&format!("entry {n}"), "79161234567", MOSCOW_LINE).appeared();
+    assert_eq!(pbx.deliver(&event(1)).await.expect(200)["status"], "accepted");
+    for _ in 0..3 {
+        let repeated = eavesdropper.deliver(&event(1)).await;
+        assert!(fields(&repeated).0.starts_with("\"ip\";"), "{repeated:?}");
+        assert_eq!(repeated.expect(200)["status"], "duplicate");
+    }
+    eavesdropper.deliver(&event(1)).await.problem(429, "rate_limited");
+    assert_eq!(pbx.deliver(&event(2)).await.expect(200)["status"], "accepted");
+}
