@@ -161,8 +161,7 @@ async fn a_client_that_comes_again_has_missed_nothing() {
     // Whoever comes while so many are told is overtaken by them, which is another test's matter.
     let newest = app.database.count("SELECT max(id) FROM request_events").await;
     eventually("everything told", async || (app.app.events.mark() == newest).then_some(())).await;
-    let mut commented = 0;
-    for path in ["header", "parameter"] {
+    for (commented_before, path) in ["header", "parameter"].into_iter().enumerate() {
         let mut stream = if path == "header" {
             operator.listen_since(Some(&last)).await.1
         } else {
@@ -175,8 +174,7 @@ async fn a_client_that_comes_again_has_missed_nothing() {
         assert_eq!(requests, expected, "{path}");
         // And what comes joins on, after the comments that were missed.
         operator.post(&format!("/api/v1/requests/{first}/comments"), json!({ "body": path })).await.expect(201);
-        commented += 1;
-        for _ in 0..commented {
+        for _ in 0..=commented_before {
             assert_eq!(stream.next().await.unwrap().gist(), ("request", first, "commented"), "{path}");
         }
         assert!(stream.is_silent(Duration::from_millis(300)).await, "{path}");
