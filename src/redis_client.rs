@@ -3,10 +3,7 @@
 //! few failures in a row nobody asks any more but a probe in the background, until Redis answers that.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{
     config::Secret,
-    telemetry::{labels::Dependency, metrics::Metrics},
+    telemetry::{Seldom, labels::Dependency, metrics::Metrics},
 };
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
@@ -39,13 +36,20 @@ pub struct RedisClient(Arc<Shared>);
 struct Shared {
     manager: ConnectionManager,
     metrics: Arc<Metrics>,
-    /// Calls without an answer since the last one that had one.
-    failures: AtomicU32,
-    /// Nobody asks but the probe.
-    open: AtomicBool,
+    breaker: Mutex<Breaker>,
+    refusals: Seldom,
     thread: Handle,
     /// Its thread ends when this is dropped.
     _alive: oneshot::Sender<()>,
+}
+
+/// What is thought of Redis, and told in the metrics.
+#[derive(Default)]
+struct Breaker {
+    /// Calls without an answer since the last one that had one.
+    failures: u32,
+    /// Nobody asks but the probe.
+    open: bool,
 }
 
 impl std::fmt::Debug for RedisClient {
@@ -90,11 +94,11 @@ impl RedisClient {
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
         let (thread, alive) = own_thread()?;
-        let (failures, open) = (AtomicU32::new(0), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { manager, metrics, failures, open, thread, _alive: alive })))
+        let (breaker, refusals) = (Mutex::default(), Seldom::new());
+        Ok(Self(Arc::new(Shared { manager, metrics, breaker, refusals, thread, _alive: alive })))
     }
 
-    /// Runs one command, and keeps `cache_fallback_active` and `dependency_up` true to its outcome.
+    /// Runs one command.
     ///
     /// # Errors
     /// [`Unavailable`]; do without.
@@ -103,17 +107,12 @@ impl RedisClient {
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
     {
-        if self.0.open.load(Ordering::Relaxed) {
+        if self.0.breaker().open {
             return Err(Unavailable);
         }
         let outcome = self.0.call(command).await;
-        if matches!(outcome, Err(Failure::Silence(_))) {
-            let failures = self.0.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            if failures >= FAILURES && !self.0.open.swap(true, Ordering::Relaxed) {
-                self.watch();
-            }
-        } else {
-            self.0.failures.store(0, Ordering::Relaxed);
+        if self.0.note(outcome.as_ref().err()) {
+            self.watch();
         }
         outcome.map_err(|_| Unavailable)
     }
@@ -126,8 +125,7 @@ impl RedisClient {
                 tokio::time::sleep(PROBE_EVERY).await;
                 let Some(shared) = shared.upgrade() else { return };
                 if !matches!(shared.call(ping).await, Err(Failure::Silence(_))) {
-                    shared.failures.store(0, Ordering::Relaxed);
-                    shared.open.store(false, Ordering::Relaxed);
+                    shared.close();
                     return;
                 }
             }
@@ -180,21 +178,49 @@ impl Shared {
         if outcome.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        self.note(outcome.as_ref().err());
         outcome
     }
 
-    /// Keeps the gauges; says something only when it changes, since an outage has many calls.
-    fn note(&self, failure: Option<&Failure>) {
-        let (fallback, up) = (self.metrics.cache_fallback_active(), self.metrics.dependency_up(Dependency::Redis));
-        match failure {
-            None if fallback.get() != 0 => tracing::info!("Redis answers again"),
-            Some(Failure::Silence(error) | Failure::Refusal(error)) if fallback.get() == 0 => {
-                tracing::warn!(%error, "Redis does not answer as it should; doing without");
-            }
-            _ => {}
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns what became of a call; whether that was one failure too many. One that fails among others that do
+    /// not is no outage, and says nothing of one.
+    fn note(&self, failure: Option<&Failure>) -> bool {
+        let mut breaker = self.breaker();
+        if breaker.open {
+            // It was sent before; the probe knows better.
+            return false;
         }
-        fallback.set(i64::from(failure.is_some()));
-        up.set(i64::from(failure.is_none()));
+        if let Some(Failure::Silence(error)) = failure {
+            breaker.failures += 1;
+            breaker.open = breaker.failures >= FAILURES;
+            if breaker.open {
+                tracing::warn!(%error, "Redis does not answer; doing without");
+                self.tell(false);
+            }
+            return breaker.open;
+        }
+        breaker.failures = 0;
+        self.tell(true);
+        if let Some(Failure::Refusal(error)) = failure
+            && self.refusals.is_due()
+        {
+            tracing::warn!(%error, "Redis refuses what it is asked; doing without");
+        }
+        false
+    }
+
+    fn close(&self) {
+        let mut breaker = self.breaker();
+        *breaker = Breaker::default();
+        self.tell(true);
+        tracing::info!("Redis answers again");
+    }
+
+    fn tell(&self, up: bool) {
+        self.metrics.cache_fallback_active().set(i64::from(!up));
+        self.metrics.dependency_up(Dependency::Redis).set(i64::from(up));
     }
 }

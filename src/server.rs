@@ -7,12 +7,12 @@ use anyhow::Context;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{Method, header},
     middleware,
     response::IntoResponse,
     routing::get,
 };
-use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -23,7 +23,7 @@ use crate::{
     events, files,
     http::{
         capacity::{self, Capacity},
-        csrf, docs, guard, health, observe, rate_limit,
+        cors, docs, guard, health, observe, rate_limit,
     },
     phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
@@ -52,6 +52,7 @@ impl App {
     /// so that nothing an inner layer answers is missed.
     pub fn router(&self) -> Router {
         let (router, document) = routes().split_for_parts();
+        let cors = cors::policy(&self.config.http.allowed_origins);
         router
             .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
@@ -62,15 +63,14 @@ impl App {
                 Duration::from_millis(self.config.http.request_timeout_ms),
                 guard::time_limit,
             ))
+            .layer(middleware::from_fn_with_state(cors.clone(), cors::preflights))
             .layer(middleware::from_fn_with_state(self.clone(), rate_limit::per_address))
             .layer(middleware::from_fn_with_state(
                 Capacity::new(self.config.http.max_in_flight, self.metrics.clone()),
                 capacity::limit,
             ))
-            // Outside of the limits: what leaves its end in doubt must close the connection whoever answers.
             .layer(middleware::from_fn(guard::framing))
-            // As is this, so that a page may read why it was turned away.
-            .layer(cors(&self.config.http.allowed_origins))
+            .layer(middleware::from_fn_with_state(cors, cors::answers))
             .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
             .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))
             .with_state(self.clone())
@@ -144,33 +144,6 @@ fn operations(document: &utoipa::openapi::OpenApi) -> Vec<Operation> {
         }
     }
     operations
-}
-
-fn cors(origins: &[String]) -> CorsLayer {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
-    CorsLayer::new()
-        .allow_origin(origins)
-        .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::AUTHORIZATION,
-            header::IF_MATCH,
-            header::RANGE,
-            HeaderName::from_static("last-event-id"),
-            HeaderName::from_static("traceparent"),
-            HeaderName::from_static("idempotency-key"),
-            csrf::HEADER,
-        ])
-        .expose_headers([
-            header::CONTENT_DISPOSITION,
-            header::ETAG,
-            header::LOCATION,
-            header::RETRY_AFTER,
-            HeaderName::from_static("ratelimit"),
-            HeaderName::from_static("ratelimit-policy"),
-        ])
-        .max_age(Duration::from_mins(10))
 }
 
 /// What Prometheus scrapes.

@@ -161,7 +161,7 @@ async fn login(
         SessionKind::Cookie => admit(&app, &page).await?,
     };
     let login = body.login.to_lowercase();
-    let _place = app.passwords.admit().inspect_err(|_| count(AuthResult::Overloaded))?;
+    let place = app.passwords.admit().inspect_err(|_| count(AuthResult::Overloaded))?;
     let attempt = lockout::begin(&app, &login, client).await.inspect_err(|refused| {
         refused.result().into_iter().for_each(count);
     })?;
@@ -175,6 +175,8 @@ async fn login(
             return Err(error);
         }
     };
+    // What follows waits for the database, not for a core.
+    drop(place);
     let user_id = known.as_ref().map(|user| user.id);
     let Some(user) = known.filter(|user| matches && user.active) else {
         count(AuthResult::Rejected);

@@ -70,7 +70,7 @@ macro_rules! webhook {
                 (status = 401, description = "The signature does not match", body = Problem),
                 (status = 404, description = "No such provider, or it is not configured", body = Problem),
                 (status = 413, description = "Too large", body = Problem),
-                (status = 429, description = "Too many deliveries of this provider, or too many bad ones from this address; send it again", body = Problem),
+                (status = 429, description = "Too many deliveries of this provider, or too many bad or repeated ones from this address; send it again", body = Problem),
                 (status = 503, description = "Not stored; send it again", body = Problem),
             ))]
         async fn $name(
@@ -126,7 +126,11 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
             return Err(refused);
         }
     };
-    let count = |outcome: WebhookOutcome| app.metrics.webhook_events(provider, outcome).inc();
+    if store::is_known(&mut app.db.acquire().await?, provider, &delivery.identity).await? {
+        // Nor does whoever repeats: with one delivery that leaked they could keep all calls to come out.
+        app.ip_limit.check(&client.bucket()).await?;
+        return Ok(receipt(app, provider, WebhookOutcome::Duplicate));
+    }
     // A provider that is told to wait sends again.
     app.webhook_limit.check(provider.as_str()).await?;
     let traceparent = TraceIds::current().map(|ids| ids.traceparent);
@@ -141,12 +145,15 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
         app.clock.now(),
     )
     .await?;
-    let outcome = if new { WebhookOutcome::Accepted } else { WebhookOutcome::Duplicate };
-    count(outcome);
     if new {
         app.inbox_wakeup.notify_one();
     }
-    Ok(Json(Receipt { status: outcome.as_str() }))
+    Ok(receipt(app, provider, if new { WebhookOutcome::Accepted } else { WebhookOutcome::Duplicate }))
+}
+
+fn receipt(app: &App, provider: Provider, outcome: WebhookOutcome) -> Json<Receipt> {
+    app.metrics.webhook_events(provider, outcome).inc();
+    Json(Receipt { status: outcome.as_str() })
 }
 
 /// Reads a delivery and makes sure who sent it.

@@ -74,9 +74,7 @@ async fn serve(
     workers::start(&app);
 
     let (scheme, acceptor) = (if tls.is_some() { "https" } else { "http" }, tls.as_ref().map(Tls::acceptor));
-    if let Some(tls) = tls {
-        tls.watch(&app).context("waiting for SIGHUP")?;
-    }
+    Tls::watch(tls, &app).context("waiting for SIGHUP")?;
     let (public_handle, ops_handle) = (Handle::new(), Handle::new());
     let patience = Patience::of(&app.config.http);
     let mut public_server =

@@ -267,6 +267,23 @@ impl Config {
                 return fail(key, &format!("must be between 1 and {most}"));
             }
         }
+        for (key, rate) in [
+            ("limits.ip", self.limits.ip),
+            ("limits.user", self.limits.user),
+            ("limits.login_ip", self.limits.login_ip),
+            ("limits.webhook", self.limits.webhook),
+        ] {
+            // Else their parts, of which none can be less than one, would come to more than the whole.
+            if rate.burst.get() < self.limits.replicas {
+                return fail(
+                    key,
+                    &format!(
+                        "grants fewer at once than there are replicas ({}), of which each grants one at least without Redis; raise it, or its burst",
+                        self.limits.replicas
+                    ),
+                );
+            }
+        }
         for (key, days) in [
             ("retention.inbox_days", self.retention.inbox_days),
             ("retention.sessions_days", self.retention.sessions_days),

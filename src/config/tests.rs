@@ -52,6 +52,7 @@ fn a_wrong_setting_names_itself_and_the_fix() {
         (("SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "0"), "SWITCHBOARD_RECORDINGS_MAX_ATTEMPTS", "between 1 and"),
         (("SWITCHBOARD_TLS_CERT_FILE", "/tls.crt"), "SWITCHBOARD_TLS_KEY_FILE", "SWITCHBOARD_TLS_CERT_FILE is"),
         (("SWITCHBOARD_TLS_KEY_FILE", "/tls.key"), "SWITCHBOARD_TLS_CERT_FILE", "SWITCHBOARD_TLS_KEY_FILE is"),
+        (("SWITCHBOARD_REPLICAS", "11"), "SWITCHBOARD_LIMITS_LOGIN_IP", "its burst"),
         (("SWITCHBOARD_LOG_LEVEL", "a=b=c"), "SWITCHBOARD_LOG_LEVEL", "info"),
         (("SWITCHBOARD_LOG_FORMAT", "xml"), "SWITCHBOARD_LOG_FORMAT", "pretty"),
     ] {

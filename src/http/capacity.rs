@@ -1,15 +1,16 @@
 //! As many requests are served at a time as the server can serve well; more are told at once to come back,
 //! which costs less than to let all of them time out. Webhooks have places of their own: neither can crowd
 //! out the other. A request that waits for its client to send is not being served: a thousand clients that
-//! send slowly take no places.
+//! send slowly take no places. When they have sent they wait for one, for a moment: they were let in before.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::{
@@ -19,18 +20,27 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use http_body::{Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     error,
     telemetry::{labels::CapacityScope, metrics::Metrics},
 };
 
+/// How long who has sent waits for a place. Those who are served leave theirs many times in it, unless what
+/// they stand on hangs.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Whose place a request takes; `None` for probes, which must be answered when the server is busy.
 #[must_use]
 pub fn scope(request: &Request) -> Option<CapacityScope> {
     match request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str) {
-        path if path.starts_with("/health/") => None,
+        "/health/live" | "/health/ready" => None,
         path if path.starts_with("/api/v1/webhooks/") && request.method() == Method::POST => {
             Some(CapacityScope::Webhook)
         }
@@ -41,26 +51,20 @@ pub fn scope(request: &Request) -> Option<CapacityScope> {
 /// The places of one server; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Capacity {
-    api: Arc<Places>,
-    webhook: Arc<Places>,
+    api: Arc<Semaphore>,
+    webhook: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct Places {
-    taken: AtomicUsize,
-    most: usize,
 }
 
 impl Capacity {
     /// So many places for the API, and half as many for webhooks.
     #[must_use]
     pub fn new(max_in_flight: usize, metrics: Arc<Metrics>) -> Self {
-        let places = |most| Arc::new(Places { taken: AtomicUsize::new(0), most });
+        let places = |most| Arc::new(Semaphore::new(most));
         Self { api: places(max_in_flight), webhook: places(max_in_flight.div_ceil(2)), metrics }
     }
 
-    fn places(&self, scope: CapacityScope) -> &Arc<Places> {
+    fn places(&self, scope: CapacityScope) -> &Arc<Semaphore> {
         match scope {
             CapacityScope::Api => &self.api,
             CapacityScope::Webhook => &self.webhook,
@@ -71,79 +75,92 @@ impl Capacity {
 /// The middleware: 503 when all places are taken.
 pub async fn limit(State(capacity): State<Capacity>, request: Request, next: Next) -> Response {
     let Some(scope) = scope(&request) else { return next.run(request).await };
-    let Some(place) = Place::take(capacity.places(scope)) else {
+    let shed = || {
         capacity.metrics.http_requests_shed(scope).inc();
-        return error::OVERLOADED.because("Too many requests are being served.").retry_after(1).into_response();
+        error::OVERLOADED.because("Too many requests are being served.").retry_after(1).into_response()
     };
+    let Some(place) = Place::take(capacity.places(scope)) else { return shed() };
     // Held here until there is an answer, and by the body for as long as somebody reads it.
     let place = Arc::new(place);
-    let request = request
-        .map(|body| if body.is_end_stream() { body } else { Body::new(Arriving { body, place: place.clone() }) });
+    let request = request.map(|body| {
+        let arriving = |body| Arriving { body, place: place.clone(), coming_back: None };
+        if body.is_end_stream() { body } else { Body::new(arriving(body)) }
+    });
     let response = next.run(request).await;
-    drop(place);
-    response
+    // To whoever read it the body has broken off; not so if it was not needed.
+    let is_shed = place.is_lost.load(Ordering::Relaxed) && !response.status().is_success();
+    if is_shed { shed() } else { response }
 }
 
 /// One place; left when dropped.
 #[derive(Debug)]
 struct Place {
-    places: Arc<Places>,
-    held: AtomicBool,
+    places: Arc<Semaphore>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
+    /// There was none to come back to.
+    is_lost: AtomicBool,
 }
 
 impl Place {
-    fn take(places: &Arc<Places>) -> Option<Self> {
-        let one_more = |taken| (taken < places.most).then_some(taken + 1);
-        places.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self { places: places.clone(), held: AtomicBool::new(true) })
+    fn take(places: &Arc<Semaphore>) -> Option<Self> {
+        let held = places.clone().try_acquire_owned().ok()?;
+        Some(Self { places: places.clone(), held: Mutex::new(Some(held)), is_lost: AtomicBool::new(false) })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave(&self) {
-        if self.held.swap(false, Ordering::Relaxed) {
-            self.places.taken.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.held().take();
     }
 
-    /// Whether or not one is free: what was begun is finished.
-    fn come_back(&self) {
-        if !self.held.swap(true, Ordering::Relaxed) {
-            self.places.taken.fetch_add(1, Ordering::Relaxed);
+    /// Waits for a place, before all who come anew.
+    async fn come_back(self: Arc<Self>) -> Result<(), axum::Error> {
+        if let Ok(Ok(place)) = timeout(PATIENCE, self.places.clone().acquire_owned()).await {
+            self.held().replace(place);
+            return Ok(());
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.leave();
+        self.is_lost.store(true, Ordering::Relaxed);
+        Err(axum::Error::new("there was no place to come back to"))
     }
 }
 
 /// A body that leaves the place while it waits for the client.
-#[derive(Debug)]
 struct Arriving {
     body: Body,
     place: Arc<Place>,
+    /// What has come, and is told once there is a place again.
+    coming_back: Option<(Arrived, BoxFuture<'static, Result<(), axum::Error>>)>,
 }
+
+type Arrived = Option<Result<Frame<Bytes>, axum::Error>>;
 
 impl HttpBody for Arriving {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_pending() {
-            self.place.leave();
-        } else {
-            self.place.come_back();
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Arrived> {
+        let this = self.get_mut();
+        if this.coming_back.is_none() {
+            let Poll::Ready(arrived) = Pin::new(&mut this.body).poll_frame(context) else {
+                this.place.leave();
+                return Poll::Pending;
+            };
+            if this.place.held().is_some() {
+                return Poll::Ready(arrived);
+            }
+            this.coming_back = Some((arrived, Box::pin(this.place.clone().come_back())));
         }
-        frame
+        let Some((arrived, back)) = &mut this.coming_back else { return Poll::Pending };
+        let outcome = ready!(back.as_mut().poll(context));
+        let arrived = arrived.take();
+        this.coming_back = None;
+        Poll::Ready(outcome.map_or_else(|lost| Some(Err(lost)), |()| arrived))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.coming_back.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -82,9 +82,6 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 pub async fn framing(request: Request, next: Next) -> Response {
     let head = request.extensions().get::<HeadFacts>().copied().unwrap_or_default();
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
-    // A proxy may have taken another length for the body: what follows on this connection is nobody's request
-    // (RFC 9112 §6.1).
-    let is_last = head.two_lengths || request.headers().contains_key(header::TRANSFER_ENCODING);
     let refusal = if head.two_lengths {
         Some(error::MALFORMED.because("Send Content-Length or Transfer-Encoding, not both."))
     } else if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
@@ -96,14 +93,10 @@ pub async fn framing(request: Request, next: Next) -> Response {
     } else {
         None
     };
-    let mut response = match refusal {
+    match refusal {
         Some(error) => error.into_response(),
         None => next.run(request).await,
-    };
-    if is_last {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 /// Headers of every answer. A handler that sets one of them keeps its own.

@@ -27,8 +27,9 @@ const IDLE: Duration = Duration::from_secs(75);
 /// never learn that there is nobody on the other side.
 const BACKLOG: u32 = 4096;
 /// What the kernel holds of an answer for a client that does not read; by itself it would go up to
-/// megabytes. Enough for 5 MB/s to a client 50 ms away.
-const SEND_BUFFER_BYTES: u32 = 256 * 1024;
+/// megabytes. The kernel doubles it, which is enough for 2 MB/s to a client 50 ms away; and the less it is, the
+/// slower a line may be without looking like a client that does not read (`stall`).
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 /// What a connection may buffer in each direction. Beyond this and the next, hyper answers 431 itself; below,
 /// `guard::framing` does, as the API answers.
 const BUFFER_BYTES: usize = 2 * guard::MAX_HEAD_BYTES;

@@ -4,6 +4,7 @@
 pub mod capacity;
 pub mod client_ip;
 pub mod cookies;
+pub mod cors;
 pub mod csrf;
 pub mod cursor;
 pub mod docs;

@@ -1,15 +1,22 @@
 //! The outermost layer: one server span, one set of metrics and one log line for each HTTP request,
 //! whatever becomes of it: answered, failed, panicked (500) or abandoned by its client (499).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use axum::{
-    body::HttpBody,
+    body::{Body, Bytes, HttpBody},
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::StatusCode,
     middleware::Next,
     response::Response,
 };
+use http_body::{Frame, SizeHint};
+use prometheus::Histogram;
 use tracing::{Instrument, Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -41,9 +48,9 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next
     );
     // Without a valid traceparent the context is empty and the span starts a trace of its own.
     let _ = span.set_parent(trace::extract(request.headers()));
-    if let Some(size) = content_length(request.headers()) {
-        metrics.http_request_body_size(&route).observe(size);
-    }
+    let size = metrics.http_request_body_size(&route);
+    let request =
+        request.map(|body| if body.is_end_stream() { body } else { Body::new(Measured { body, read: 0, size }) });
     let ids = span.in_scope(TraceIds::current);
     let mut in_flight = InFlight::new(metrics, method, route, ids, span.clone());
     let response = stats::scope(in_flight.stats.clone(), next.run(request)).instrument(span).await;
@@ -51,9 +58,42 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next
     response
 }
 
-fn content_length(headers: &HeaderMap) -> Option<f64> {
-    // As a whole number: f64 would read "inf" and "1e300" too.
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok().map(bytes)
+/// A body of which is counted what was read: what its head claims, anybody can write there.
+#[derive(Debug)]
+struct Measured {
+    body: Body,
+    read: u64,
+    size: Histogram,
+}
+
+impl HttpBody for Measured {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.size.observe(bytes(self.read));
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a body of 2^53 bytes is not served")]

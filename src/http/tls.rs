@@ -15,6 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
@@ -73,19 +74,27 @@ impl Tls {
         self.acceptor.clone()
     }
 
-    /// Starts looking at the files, every `tls.reload_interval_ms` and at each SIGHUP.
+    /// Starts waiting for SIGHUP, which would otherwise end the process at once, and looks at the files, if there
+    /// are any, whenever it comes and every `tls.reload_interval_ms`.
     ///
     /// # Errors
     /// When the signal's handler cannot be installed.
-    pub fn watch(self, app: &App) -> io::Result<()> {
+    pub fn watch(tls: Option<Self>, app: &App) -> io::Result<()> {
         let hangups = signal(SignalKind::hangup())?;
+        match tls {
+            Some(tls) => tls.start(app, hangups),
+            None => app.lifecycle.spawn(disregard(hangups, app.lifecycle.stopped())),
+        }
+        Ok(())
+    }
+
+    fn start(self, app: &App, hangups: Signal) {
         app.metrics.tls_certificate_not_after().set(self.in_use.until);
         if let Err(reason) = self.in_use.check(app.clock.now().timestamp()) {
             // It is what there is: clients who know it may still want to be served.
             tracing::error!(file = %self.files.cert_file.display(), "the certificate {reason}");
         }
         app.lifecycle.spawn(self.follow(app.clone(), hangups));
-        Ok(())
     }
 
     async fn follow(mut self, app: App, mut hangups: Signal) {
@@ -127,6 +136,12 @@ impl Tls {
         self.acceptor.reload_from_config(server);
         self.in_use = validity;
         Ok(())
+    }
+}
+
+async fn disregard(mut hangups: Signal, stopped: CancellationToken) {
+    while let Some(Some(())) = stopped.run_until_cancelled(hangups.recv()).await {
+        tracing::info!("SIGHUP: there is no certificate to reload");
     }
 }
 

@@ -5,7 +5,7 @@
 //! sent ahead only after the answer. So every head is seen here as it came, which matters for one that
 //! states the length of its body twice: hyper believes the Transfer-Encoding and drops the Content-Length,
 //! but a proxy in front may have believed the other, and taken for a body what is served here as a
-//! request (RFC 9112 §11.2).
+//! request (RFC 9112 §11.2). For the same reason nothing is served behind a body with a transfer coding.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Request, header},
+    http::{HeaderMap, HeaderValue, Request, header},
     response::Response,
 };
 use axum_server::accept::Accept;
@@ -290,6 +290,8 @@ where
         turn.allow(Some(body_length(request.headers())));
         request.extensions_mut().insert(take(&mut turn.head));
         drop(turn);
+        // A proxy may have taken another length for it: what follows is nobody's request (RFC 9112 §6.1).
+        let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
         let ends = Ends(Arc::clone(&self.turn));
         let answer = self.inner.call(request);
         // Nothing is done to errors: the closure is what lasts as long as the body.
@@ -297,14 +299,20 @@ where
             let _ = &ends;
             error
         };
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(body.map_err(hold)))) })
+        Box::pin(async move {
+            let mut answer = answer.await?.map(|body| Body::new(body.map_err(hold)));
+            if is_last {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
+        })
     }
 }
 
 /// As many bytes as may come when nobody knows how many: no body has half of them.
 const CHUNKED: u64 = u64::MAX;
 
-/// What may follow a head. Behind a chunked body nothing is served any more: `guard::framing` sees to it.
+/// What may follow a head.
 fn body_length(headers: &HeaderMap) -> u64 {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return CHUNKED;
@@ -473,6 +481,19 @@ mod tests {
         client.write_all(head.as_bytes()).await.unwrap();
         let (answers, _) = rest(&mut client).await;
         assert!(answers.contains("<unread>") && answers.contains(&format!("bytes: {}", head.len())), "{answers}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_served_behind_a_chunked_body() {
+        let chunked = "Host: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        for (what, said) in [("POST /echo", "<hi>"), ("POST /unread", "<unread>"), ("OPTIONS /", "405")] {
+            let mut client = client().await;
+            client.write_all(format!("{what} HTTP/1.1\r\n{chunked}").as_bytes()).await.unwrap();
+            let (answer, took) = rest(&mut client).await;
+            assert!(answer.contains(said) && answer.contains("connection: close"), "{what}: {answer}");
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+            assert!(took < PATIENCE.head, "{what}: {took:?}");
+        }
     }
 
     #[tokio::test]

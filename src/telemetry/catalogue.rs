@@ -248,7 +248,7 @@ catalogue! {
     gauge http_active_requests = "http_server_active_requests" [zero] { http_request_method: Method }
         "HTTP requests being served.";
     histogram http_request_body_size = "http_server_request_body_size_bytes" (BYTES) { http_route: &Route }
-        "Size of HTTP request bodies, as announced by Content-Length.";
+        "Size of HTTP request bodies, as far as they were read.";
     histogram http_response_body_size = "http_server_response_body_size_bytes" (BYTES) { http_route: &Route }
         "Size of HTTP response bodies whose size is known beforehand.";
 

@@ -6,12 +6,15 @@ pub mod catalogue;
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+mod seldom;
 pub mod trace;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::Log;
+
+pub use seldom::Seldom;
 
 /// Counters that exist once a process because the tracing subscriber does; a registry reads them
 /// when it is scraped.

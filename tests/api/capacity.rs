@@ -1,6 +1,9 @@
 //! More requests than may be served at a time.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 use sqlx::Executor;
 use switchboard::auth::Role;
@@ -10,6 +13,8 @@ use tokio::{
 };
 
 use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, config, eventually, telephony::Call};
+
+const ORIGIN: &str = "http://localhost:5173";
 
 async fn busy(app: &TestApp, method: &str, count: f64) {
     let series = format!("http_server_active_requests{{http_request_method=\"{method}\"}}");
@@ -34,6 +39,9 @@ async fn who_finds_no_place_is_told_at_once_while_probes_and_webhooks_get_throug
         assert_eq!(turned_away.header("retry-after"), "1");
         assert_eq!(turned_away.header("x-content-type-options"), "nosniff");
         turned_away.problem(503, "overloaded");
+        operator.get("/health/detailed").await.problem(503, "overloaded");
+        let preflight = operator.request(Method::OPTIONS, "/api/v1/requests").header("origin", ORIGIN);
+        operator.send(preflight).await.problem(503, "overloaded");
         for probe in ["/health/live", "/health/ready"] {
             operator.get(probe).await.expect(200);
         }
@@ -47,7 +55,7 @@ async fn who_finds_no_place_is_told_at_once_while_probes_and_webhooks_get_throug
     operator.get("/api/v1/auth/me").await.expect(200);
     let scrape = app.scrape().await;
     let changes = scrape.changes_since(&before);
-    assert_eq!(changes["http_requests_shed_total{scope=\"api\"}"], 1.0);
+    assert_eq!(changes["http_requests_shed_total{scope=\"api\"}"], 3.0);
     assert_eq!(scrape.served("GET", "/api/v1/auth/me", 503), 1.0, "it is observed like any other");
 
     // The other way round: webhooks have one place here, and the API has its own.
@@ -89,11 +97,32 @@ async fn clients_that_send_slowly_take_no_places() {
     }
     busy(&app, "POST", 3.0).await;
     operator.get("/api/v1/auth/me").await.expect(200);
-    for mut stream in slow {
+    let finish = async |mut stream: TcpStream| {
         stream.write_all(second.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = finish(slow.pop().unwrap()).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+
+    // Who comes back from sending waits for a place, for a moment, and takes none that is not there.
+    let mut lock = app.database.connect().await;
+    lock.execute("BEGIN; LOCK TABLE requests").await.unwrap();
+    let served = operator.get("/api/v1/requests");
+    let meanwhile = async {
+        busy(&app, "GET", 1.0).await;
+        let answer = finish(slow.pop().unwrap()).await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("overloaded"), "{answer}");
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            lock.execute("ROLLBACK").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(finish(slow.pop().unwrap()), release);
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
-    }
+    };
+    let (served, ()) = tokio::join!(served, meanwhile);
+    served.expect(200);
     operator.get("/api/v1/auth/me").await.expect(200);
+    assert_eq!(app.scrape().await.value("http_requests_shed_total{scope=\"api\"}"), 1.0);
 }

@@ -104,7 +104,16 @@ async fn heads_that_are_too_large_or_read_in_two_ways_are_refused() {
         let head = format!("GET /health/live HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
         let refused = said(&app, head.as_bytes()).await;
         assert_problem(&refused, 400, "malformed", what);
+        // What asks for a page's permission is a request like any other.
+        assert_problem(&said(&app, head.replace("GET", "OPTIONS").as_bytes()).await, 400, "malformed", what);
     }
+    let preflight = live(&many(63)).replace("GET", "OPTIONS");
+    assert_problem(&said(&app, preflight.as_bytes()).await, 431, "head_too_large", "65 headers");
+    let chunked =
+        format!("OPTIONS / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{hidden}");
+    let answer = said(&app, chunked.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

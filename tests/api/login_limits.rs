@@ -1,14 +1,18 @@
 //! What a flood of sign-ins meets: the limit of an address, the queue for a core, and their counters.
 
 use futures_util::future::join_all;
-use reqwest::Method;
+use reqwest::{Method, header::HeaderValue};
 use serde_json::json;
-use switchboard::auth::Role;
+use sqlx::Executor;
+use switchboard::{
+    auth::{Role, passwords},
+    config::Secret,
+};
 
 use crate::support::{
-    MOSCOW, PASSWORD, TestApp,
+    MOSCOW, PASSWORD, PEPPER, TestApp,
     actor::{Actor, Answer},
-    config,
+    config, eventually,
 };
 
 async fn sign_in(client: &Actor, login: &str, password: &str, forwarded_for: Option<&str>) -> Answer {
@@ -60,6 +64,18 @@ async fn an_address_that_a_stranger_claims_to_have_is_not_believed() {
     let client = app.stranger();
     let claims: Vec<String> = (1..=11).map(|n| format!("203.0.113.{n}")).collect();
     let answers = join_all(claims.iter().map(|address| sign_in(&client, address, PASSWORD, Some(address)))).await;
+    assert_eq!((count(&answers, 401), count(&answers, 429)), (10, 1));
+
+    // Nor does it help to write what is no text to the left of what a balancer has seen.
+    let app = TestApp::over(crate::support::config(), app.database.clone()).await;
+    let url = app.url("/api/v1/auth/login");
+    let behind_a_balancer = async |claimed: &String| {
+        let body = json!({ "login": claimed, "password": PASSWORD, "session": "token" });
+        let seen = HeaderValue::from_bytes(b"\xff, 198.51.100.7:40000").unwrap();
+        let request = reqwest::Client::new().post(&url).header("x-forwarded-for", claimed);
+        client.send(request.header("x-forwarded-for", seen).json(&body)).await
+    };
+    let answers = join_all(claims.iter().map(behind_a_balancer)).await;
     assert_eq!((count(&answers, 401), count(&answers, 429)), (10, 1));
 }
 
@@ -113,4 +129,39 @@ async fn a_sign_in_that_finds_no_free_core_is_told_to_come_back() {
     // Whom nobody looked at has not failed.
     let failures = app.database.count("SELECT sum(failures) FROM login_failures").await;
     assert_eq!(failures, i64::try_from(rejected).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_the_database_after_the_hash_is_in_nobodys_way() {
+    const COST: u32 = 10;
+    let mut config = config();
+    config.password.cost = COST;
+    config.password.queue_timeout_ms = 1;
+    config.database.query_timeout_ms = 10_000;
+    let app = TestApp::start_with(config).await;
+    let cores = std::thread::available_parallelism().unwrap().get().min(7);
+    let user = app.actor(Role::Operator, &[MOSCOW]).await;
+    // As it would be now: else it is renewed, which takes a core.
+    let hash = passwords::hash(&Secret::new(PEPPER), COST, PASSWORD).unwrap();
+    app.database.execute(&format!("UPDATE users SET password_hash = '{hash}' WHERE id = {}", user.id)).await;
+    let mut lock = app.database.connect().await;
+    lock.execute("BEGIN; LOCK TABLE sessions").await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut signing_in = Vec::new();
+    for n in 0..=cores {
+        let (client, login) = (app.stranger(), user.login.clone());
+        signing_in.push(tokio::spawn(async move { sign_in(&client, &login, PASSWORD, None).await }));
+        eventually("it waits, and no core is taken", async || {
+            let hashing = app.scrape().await.value("password_hash_inflight");
+            let there = app.database.count(waiting).await == i64::try_from(n + 1).unwrap();
+            (there && hashing == 0.0).then_some(())
+        })
+        .await;
+    }
+    sign_in(&app.stranger(), "nobody", PASSWORD, None).await.problem(401, "bad_credentials");
+    lock.execute("ROLLBACK").await.unwrap();
+    for one in signing_in {
+        one.await.unwrap().expect(200);
+    }
 }

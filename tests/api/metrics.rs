@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reqwest::Method;
+use futures_util::stream;
+use reqwest::{Body, Method};
 use serde_json::json;
 use sqlx::Executor;
 use switchboard::{
@@ -18,6 +19,10 @@ use switchboard::{
         metrics::{Metrics, Operation, SERIES_CEILING},
     },
     workers,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 use crate::support::{
@@ -323,6 +328,17 @@ async fn bodies_are_measured_by_route() {
     };
     assert_eq!((measured("request", "count"), measured("request", "sum")), (Some(1.0), Some(bytes(&body))));
     assert_eq!((measured("response", "count"), measured("response", "sum")), (Some(1.0), Some(bytes(&answer.text))));
+    // What counts is what came: not what is claimed, and what is not announced counts too.
+    let mut liar = TcpStream::connect(app.public).await.unwrap();
+    let head =
+        "POST /api/v1/requests HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9000000000000000000\r\n\r\n";
+    liar.write_all(head.as_bytes()).await.unwrap();
+    liar.read_to_end(&mut Vec::new()).await.unwrap();
+    let chunks = stream::iter([Ok::<_, std::io::Error>(body.clone())]);
+    let request = operator.request(Method::POST, "/api/v1/requests").header("content-type", "application/json");
+    assert_eq!(operator.send(request.body(Body::wrap_stream(chunks))).await.status, 201);
+    let sum = "http_server_request_body_size_bytes_sum{http_route=\"/api/v1/requests\"}";
+    assert_eq!(app.scrape().await.changes_since(&before)[sum], 2.0 * bytes(&body));
     // Neither scrapes nor probes are the service.
     let quiet = app.scrape().await;
     reqwest::get(format!("http://{}/health/ready", app.ops)).await.unwrap();

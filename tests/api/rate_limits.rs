@@ -66,7 +66,9 @@ async fn an_address_over_its_limit_is_turned_away_before_anything_is_looked_at()
         assert_ne!(client.get(path).await.status, 429, "{path}");
     }
     let before = app.scrape().await;
-    for path in ["/nothing", ME, "/openapi.json", "/health/nothing", "/api/v1/webhooks/telephony/mango"] {
+    let paths =
+        ["/nothing", ME, "/openapi.json", "/health/nothing", "/health/detailed", "/api/v1/webhooks/telephony/mango"];
+    for path in paths {
         let turned_away = client.send(client.request(Method::GET, path).header("origin", ORIGIN)).await;
         let seconds: u64 = turned_away.header("retry-after").parse().unwrap();
         assert!((1_190..=1_200).contains(&seconds), "{seconds}");
@@ -78,12 +80,14 @@ async fn an_address_over_its_limit_is_turned_away_before_anything_is_looked_at()
     }
     let body = json!({ "login": "nobody", "password": PASSWORD, "session": "token" });
     client.post("/api/v1/auth/login", body).await.problem(429, "rate_limited");
+    let preflight = client.request(Method::OPTIONS, ME).header("origin", ORIGIN);
+    client.send(preflight.header("access-control-request-method", "GET")).await.problem(429, "rate_limited");
     for probe in ["/health/live", "/health/ready"] {
         client.get(probe).await.expect(200);
     }
     client.deliver(&Call::new("one", "79161234567", MOSCOW_LINE).appeared()).await.expect(200);
     let changes = app.scrape().await.changes_since(&before);
-    assert_eq!(changes["rate_limited_total{scope=\"ip\"}"], 6.0);
+    assert_eq!(changes["rate_limited_total{scope=\"ip\"}"], 8.0);
     let asked: Vec<&String> = changes.keys().filter(|series| series.contains("operation=\"user")).collect();
     assert!(asked.is_empty(), "{asked:?}");
     app.stranger().get("/nothing").await.problem(404, "not_found");
@@ -132,4 +136,23 @@ async fn a_provider_has_a_limit_of_its_own_that_forgers_cannot_use_up() {
     let scrape = app.scrape().await;
     assert_eq!(scrape.value("rate_limited_total{scope=\"webhook\"}"), 1.0);
     assert_eq!(scrape.value("rate_limited_total{scope=\"ip\"}"), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_repeats_a_delivery_uses_up_what_their_own_address_may_do() {
+    let app = TestApp::start_with(limited(|config| {
+        config.limits.ip = "3/h".parse().unwrap();
+        config.limits.webhook = "2/h".parse().unwrap();
+    }))
+    .await;
+    let (pbx, eavesdropper) = (app.stranger(), app.stranger());
+    let event = |n: u32| Call::new(&format!("entry {n}"), "79161234567", MOSCOW_LINE).appeared();
+    assert_eq!(pbx.deliver(&event(1)).await.expect(200)["status"], "accepted");
+    for _ in 0..3 {
+        let repeated = eavesdropper.deliver(&event(1)).await;
+        assert!(fields(&repeated).0.starts_with("\"ip\";"), "{repeated:?}");
+        assert_eq!(repeated.expect(200)["status"], "duplicate");
+    }
+    eavesdropper.deliver(&event(1)).await.problem(429, "rate_limited");
+    assert_eq!(pbx.deliver(&event(2)).await.expect(200)["status"], "accepted");
 }

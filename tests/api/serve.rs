@@ -1,5 +1,6 @@
 //! What only a real process has: its log, its counters, and the traces that both name.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -56,6 +57,11 @@ async fn answers_logs_and_counters_of_a_process_agree() {
         (&line["status"], &line["error_code"], &line["route"]),
         (&json!(404), &json!("not_found"), &json!("unmatched"))
     );
+    // A terminal that goes, or a hook that reloads certificates, is not what stops a server.
+    server.signal(Signal::SIGHUP);
+    let told = async || server.log().into_iter().find(|line| line["message"].to_string().contains("SIGHUP"));
+    eventually("it says that there is nothing to reload", told).await;
+    stranger.get("/health/ready").await.expect(200);
     let (_, code) = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     assert_eq!(code, Some(0));
 }

@@ -24,8 +24,8 @@ const SECRETS: [(&str, &str); 2] = [
     ("SWITCHBOARD_JWT_SECRET", "q7Zp2mKx9LwT4vRb8NcY3hJs6DfG1aUe"),
     ("SWITCHBOARD_PASSWORD_PEPPER", "W5tBn8XzQ2kVr7PyM4cHd9SgJ6fLa3Ue"),
 ];
-/// How many of each kind; there are four.
-const EACH: usize = 250;
+/// How many of each kind.
+const EACH: usize = 200;
 /// What is promised of each.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// How long ordinary requests are measured in each round.
@@ -66,7 +66,11 @@ enum Kind {
     DripsBody,
     /// Asks for far more than the kernel holds for it.
     ReadsNothing,
+    /// The same, and then reads a kilobyte each second.
+    ReadsATrickle,
 }
+
+const KINDS: [Kind; 5] = [Kind::Silent, Kind::DripsHead, Kind::DripsBody, Kind::ReadsNothing, Kind::ReadsATrickle];
 
 /// Opens a connection and holds it as long as the server lets it; how long that was.
 async fn dawdle(server: SocketAddr, kind: Kind) -> Duration {
@@ -93,12 +97,19 @@ async fn dawdle(server: SocketAddr, kind: Kind) -> Duration {
             stream.write_all(head.as_bytes()).await.unwrap();
             drip(&mut stream, &[b' '; 100]).await;
         }
-        Kind::ReadsNothing => {
+        Kind::ReadsNothing | Kind::ReadsATrickle => {
             let (asked, head) = (200, "GET /openapi.json HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.8.0.1\r\n\r\n");
             stream.write_all(head.repeat(asked).as_bytes()).await.unwrap();
-            // Reading is the only way to know, so it comes as late as it may.
-            sleep(Duration::from_secs(8)).await;
+            // Reading all is the only way to know, so it comes as late as it may.
             let mut got = Vec::new();
+            for _ in 0..8 {
+                sleep(Duration::from_secs(1)).await;
+                if matches!(kind, Kind::ReadsATrickle) {
+                    let mut trickle = [0; 1_024];
+                    let count = stream.read(&mut trickle).await.unwrap();
+                    got.extend_from_slice(&trickle[..count]);
+                }
+            }
             let _ = stream.read_to_end(&mut got).await;
             let answered = got.windows(12).filter(|bytes| bytes == b"HTTP/1.1 200").count();
             assert!(answered < asked, "it was not cut off");
@@ -159,8 +170,8 @@ async fn a_thousand_slow_sockets_are_closed_and_slow_nobody_down() {
     for round in 0..3 {
         // In turns first and last, for what a machine does beside.
         let before = if round % 2 == 0 { Some(measure(&manager).await) } else { None };
-        let kinds = [Kind::Silent, Kind::DripsHead, Kind::DripsBody, Kind::ReadsNothing];
-        let slow: Vec<_> = (0..4 * EACH).map(|n| tokio::spawn(dawdle(server.public, kinds[n % 4]))).collect();
+        let slow = (0..KINDS.len() * EACH).map(|n| tokio::spawn(dawdle(server.public, KINDS[n % KINDS.len()])));
+        let slow: Vec<_> = slow.collect();
         // They are all there before anything is measured.
         sleep(Duration::from_millis(500)).await;
         let with = measure(&manager).await;
@@ -191,8 +202,7 @@ async fn a_thousand_slow_sockets_are_closed_and_slow_nobody_down() {
 async fn slow_sockets_do_not_hold_up_a_shutdown() {
     let database = TestDatabase::create().await;
     let server = start(&database).await;
-    let kinds = [Kind::Silent, Kind::DripsHead, Kind::DripsBody, Kind::ReadsNothing];
-    let slow: Vec<_> = (0..200).map(|n| tokio::spawn(dawdle(server.public, kinds[n % 4]))).collect();
+    let slow: Vec<_> = (0..200).map(|n| tokio::spawn(dawdle(server.public, KINDS[n % KINDS.len()]))).collect();
     // And some that were served and keep their connection.
     let idle = join_all((0..50).map(async |_| {
         let mut stream = TcpStream::connect(server.public).await.unwrap();

@@ -190,3 +190,30 @@ async fn what_was_loaded_before_a_change_of_another_replica_is_not_kept_after_it
     assert_eq!(load(2, false).await, 2, "the first was out of date when it came");
     assert_eq!(load(3, false).await, 2, "from the cache");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_among_others_that_do_not_is_no_outage() {
+    let redis = TestRedis::start().await;
+    let app = TestApp::start_with(with_redis(&redis)).await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let me = async || operator.get("/api/v1/auth/me").await.expect(200);
+    me().await;
+    assert_eq!(state(&app).await, (0.0, 1.0));
+    // It answers, and takes nothing: the limits are counted here meanwhile.
+    write_protect(&redis, true).await;
+    for _ in 0..5 {
+        me().await;
+        assert_eq!(state(&app).await, (0.0, 1.0));
+    }
+    write_protect(&redis, false).await;
+    // Two calls each; the fifth that has no answer is one too many.
+    redis.freeze();
+    for (asked, expected) in [(2, (0.0, 1.0)), (1, (1.0, 0.0))] {
+        for _ in 0..asked {
+            me().await;
+        }
+        assert_eq!(state(&app).await, expected);
+    }
+    redis.thaw();
+    recovers(&app, &operator).await;
+}

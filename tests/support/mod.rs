@@ -114,8 +114,8 @@ impl TestApp {
         app.warm_up().await.unwrap();
         let tls = Tls::load(&app.config.tls).unwrap();
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        if let Some(tls) = tls {
-            tls.watch(&app).unwrap();
+        if tls.is_some() {
+            Tls::watch(tls, &app).unwrap();
         }
         let patience = Patience::of(&app.config.http);
         let any = "127.0.0.1:0".parse().unwrap();

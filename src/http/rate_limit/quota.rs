@@ -27,7 +27,8 @@ pub struct Verdict {
 }
 
 impl Quota {
-    /// The part of `rate` that one of so many replicas grants by itself: rounded down, but one at least.
+    /// The part of `rate` that one of so many replicas grants by itself, rounded down. The settings are refused
+    /// when that is none.
     #[must_use]
     pub fn part(rate: Rate, replicas: u32) -> Self {
         let (replicas, count) = (u64::from(replicas.max(1)), u64::from(rate.count.get()));
@@ -116,15 +117,29 @@ mod tests {
 
     #[test]
     fn replicas_grant_no_more_together_than_was_set() {
-        for (rate, replicas, interval, burst) in [
-            ("10/min", 1, 6 * SECOND, 10),
-            ("10/min", 3, 18 * SECOND, 3),
-            ("40/h burst 80", 2, 180 * SECOND, 40),
-            ("1/h", 5, 5 * 3_600 * SECOND, 1),
-            ("1000000/s", 1, 1, 1_000_000),
+        for (rate, replicas, at_once, in_an_hour) in [
+            ("10/min", 1, 10, 610),
+            ("10/min", 3, 9, 609),
+            ("10/min", 10, 10, 610),
+            ("40/h burst 80", 2, 80, 120),
+            ("5/h", 5, 5, 10),
+            ("1/h burst 5", 5, 5, 6),
         ] {
-            let Quota { interval: apart, burst: at_once, .. } = quota(rate, replicas);
-            assert_eq!((apart, at_once), (interval, burst), "{rate} of {replicas}");
+            let quota = quota(rate, replicas);
+            let mut buckets = vec![0; replicas as usize];
+            let mut take_all = |now: u64| {
+                let mut granted = 0;
+                for full_at in &mut buckets {
+                    while let (Verdict { wait: 0, .. }, next) = quota.take(*full_at, now) {
+                        (*full_at, granted) = (next, granted + 1);
+                    }
+                }
+                granted
+            };
+            let start = 1_000 * SECOND;
+            assert_eq!(take_all(start), at_once, "{rate} of {replicas}");
+            let later: u32 = (1..=3_600).map(|second| take_all(start + second * SECOND)).sum();
+            assert!(at_once + later <= in_an_hour, "{rate} of {replicas}: {at_once} and {later}");
         }
     }
 
