@@ -6,7 +6,7 @@
 .PHONY: help run simulate backup restore test scale security fuzz-api mutants lint audit coverage docs sqlx build-release clean
 
 # Many tests wait rather than compute.
-threads := $(shell expr 2 '*' `getconf _NPROCESSORS_ONLN`)
+threads := $(shell expr 3 '*' `getconf _NPROCESSORS_ONLN`)
 program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
 
 # Whatever the caller's environment says, sources are checked against .sqlx and not against a database.

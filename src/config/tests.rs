@@ -35,7 +35,7 @@ fn the_environment_overrides_with_the_type_of_the_default() {
 #[test]
 fn a_wrong_setting_names_itself_and_the_fix() {
     for (environment, name, fix) in [
-        (("SWITCHBOARD_HTTP_ADDR", "everywhere"), "SWITCHBOARD_HTTP_ADDR", "socket address"),
+        (("SWITCHBOARD_HTTP_ADDR", "everywhere"), "SWITCHBOARD_HTTP_ADDR", "such as 127.0.0.1:8000"),
         (("SWITCHBOARD_HTTP_ADRR", "127.0.0.1:1"), "SWITCHBOARD_HTTP_ADRR", "SWITCHBOARD_HTTP_ADDR"),
         (("SWITCHBOARD_OPS_ADDR", "127.0.0.1:8000"), "SWITCHBOARD_OPS_ADDR", "127.0.0.1:9464"),
         (("SWITCHBOARD_JWT_SECRET", ""), "SWITCHBOARD_JWT_SECRET", "openssl rand -hex 32"),
