@@ -9,7 +9,10 @@ use tokio::sync::{Notify, Semaphore};
 use crate::{
     auth::{keys::Keys, passwords::Passwords, tokens::Tokens},
     cache::Cache,
-    calls::providers::{generic, mango},
+    calls::{
+        providers::{generic, mango},
+        webhooks::Delivered,
+    },
     clock::Clock,
     config::Config,
     db::{Db, Readiness},
@@ -59,6 +62,8 @@ pub struct Shared {
     pub provider_client: OnceLock<reqwest::Client>,
     pub readiness: Readiness,
     pub lifecycle: Lifecycle,
+    /// Webhook deliveries that this replica has seen.
+    pub delivered: Delivered,
     /// Wakes the inbox worker of this replica.
     pub inbox_wakeup: Notify,
     /// Who listens to live events on this replica.
@@ -117,6 +122,7 @@ impl App {
             lifecycle: Lifecycle::default(),
             storage: Storage::new(&config)?,
             provider_client: OnceLock::new(),
+            delivered: Delivered::default(),
             inbox_wakeup: Notify::new(),
             events: Hub::new(config.events.buffer),
             report_turns: Semaphore::new(usize::from(config.database.max_connections).div_ceil(4)),

@@ -46,10 +46,14 @@ struct Shared {
 /// What is thought of Redis, and told in the metrics.
 #[derive(Default)]
 struct Breaker {
-    /// Calls without an answer since the last one that had one.
+    /// Calls in a row that came to nothing.
     failures: u32,
+    /// Those of them in a row that had no answer at all.
+    silences: u32,
     /// Nobody asks but the probe.
     open: bool,
+    /// What the metrics say; nothing before the first call.
+    told: Option<bool>,
 }
 
 impl std::fmt::Debug for RedisClient {
@@ -124,7 +128,7 @@ impl RedisClient {
             loop {
                 tokio::time::sleep(PROBE_EVERY).await;
                 let Some(shared) = shared.upgrade() else { return };
-                if !matches!(shared.call(ping).await, Err(Failure::Silence(_))) {
+                if shared.call(ping).await.is_ok() {
                     shared.close();
                     return;
                 }
@@ -134,7 +138,21 @@ impl RedisClient {
 
     /// Whether Redis answers; the outcome is in the metrics.
     pub async fn probe(&self) -> bool {
-        self.run(ping).await.is_ok()
+        if self.0.breaker().open {
+            return false;
+        }
+        let outcome = self.0.call(ping).await;
+        let mut breaker = self.0.breaker();
+        if outcome.is_ok() && breaker.failures > 0 {
+            // That it answers this does not mean that it does what it is asked.
+            breaker.silences = 0;
+            return true;
+        }
+        drop(breaker);
+        if self.0.note(outcome.as_ref().err()) {
+            self.watch();
+        }
+        outcome.is_ok()
     }
 }
 
@@ -186,41 +204,53 @@ impl Shared {
     }
 
     /// Learns what became of a call; whether that was one failure too many. One that fails among others that do
-    /// not is no outage, and says nothing of one.
+    /// not is no outage, and says nothing of one. A Redis that answers and does nothing of what it is asked is
+    /// none either, but is asked on: it may do the next thing.
     fn note(&self, failure: Option<&Failure>) -> bool {
         let mut breaker = self.breaker();
         if breaker.open {
             // It was sent before; the probe knows better.
             return false;
         }
-        if let Some(Failure::Silence(error)) = failure {
-            breaker.failures += 1;
-            breaker.open = breaker.failures >= FAILURES;
-            if breaker.open {
-                tracing::warn!(%error, "Redis does not answer; doing without");
-                self.tell(false);
+        let Some(failure) = failure else {
+            breaker.failures = 0;
+            breaker.silences = 0;
+            self.tell(&mut breaker, true);
+            return false;
+        };
+        breaker.failures += 1;
+        if breaker.told.is_none() || breaker.failures >= FAILURES {
+            self.tell(&mut breaker, false);
+        }
+        match failure {
+            Failure::Silence(error) => {
+                breaker.silences += 1;
+                breaker.open = breaker.silences >= FAILURES;
+                if breaker.open {
+                    tracing::warn!(%error, "Redis does not answer; doing without");
+                }
             }
-            return breaker.open;
+            Failure::Refusal(error) => {
+                breaker.silences = 0;
+                if self.refusals.is_due() {
+                    tracing::warn!(%error, "Redis refuses what it is asked; doing without");
+                }
+            }
         }
-        breaker.failures = 0;
-        self.tell(true);
-        if let Some(Failure::Refusal(error)) = failure
-            && self.refusals.is_due()
-        {
-            tracing::warn!(%error, "Redis refuses what it is asked; doing without");
-        }
-        false
+        breaker.open
     }
 
     fn close(&self) {
         let mut breaker = self.breaker();
         *breaker = Breaker::default();
-        self.tell(true);
+        self.tell(&mut breaker, true);
         tracing::info!("Redis answers again");
     }
 
-    fn tell(&self, up: bool) {
-        self.metrics.cache_fallback_active().set(i64::from(!up));
-        self.metrics.dependency_up(Dependency::Redis).set(i64::from(up));
+    fn tell(&self, breaker: &mut Breaker, up: bool) {
+        if breaker.told.replace(up) != Some(up) {
+            self.metrics.cache_fallback_active().set(i64::from(!up));
+            self.metrics.dependency_up(Dependency::Redis).set(i64::from(up));
+        }
     }
 }

@@ -75,10 +75,7 @@ impl From<DbError> for Refused {
 impl From<Refused> for AppError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Locked(millis) => {
-                let seconds = seconds(millis);
-                error::LOGIN_LOCKED.because(format!("Try again in {seconds} s.")).retry_after(seconds)
-            }
+            Refused::Locked(millis) => Self::from(error::LOGIN_LOCKED).retry_after(seconds(millis)),
             Refused::Crowded => error::RATE_LIMITED.because("Too many tries at once; try again.").retry_after(1),
             Refused::Failed(error) => error.into(),
         }

@@ -165,18 +165,25 @@ async fn login(
     let attempt = lockout::begin(&app, &login, client).await.inspect_err(|refused| {
         refused.result().into_iter().for_each(count);
     })?;
-    let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
-    let stored = known.as_ref().map(|user| user.password_hash.clone());
-    let matches = match app.passwords.verify(&body.password, stored).await {
-        Ok(matches) => matches,
+    let looked_at = async {
+        let known = store::credentials(&mut app.db.acquire().await?, &login).await?;
+        let stored = known.as_ref().map(|user| user.password_hash.clone());
+        let matches = app.passwords.verify(&body.password, stored).await?;
+        Ok::<_, AppError>((known, matches))
+    };
+    let looked_at = looked_at.await;
+    // What follows waits for the database, not for a core.
+    drop(place);
+    let (known, matches) = match looked_at {
+        Ok(verdict) => verdict,
         Err(error) => {
-            count(AuthResult::Overloaded);
+            if error.kind() == error::OVERLOADED {
+                count(AuthResult::Overloaded);
+            }
             attempt.withdraw(&app).await;
             return Err(error);
         }
     };
-    // What follows waits for the database, not for a core.
-    drop(place);
     let user_id = known.as_ref().map(|user| user.id);
     let Some(user) = known.filter(|user| matches && user.active) else {
         count(AuthResult::Rejected);
@@ -321,7 +328,7 @@ struct PasswordChange {
 impl Validate for PasswordChange {
     fn validate(&self, errors: &mut FieldErrors) {
         errors.text(self.current.expose(), 1..=*passwords::LENGTH.end(), "/current");
-        if let Some(objection) = passwords::objection(self.new.expose(), "") {
+        if let Some(objection) = passwords::objection(self.new.expose()) {
             errors.check(false, "/new", objection);
         }
     }
@@ -354,12 +361,10 @@ async fn change_password(
     }
     attempt.withdraw(&app).await;
     verified?;
-    let objection = passwords::objection(body.new.expose(), &own.login)
-        .or_else(|| (body.new.expose() == body.current.expose()).then(|| "is the old one".to_owned()));
-    if let Some(objection) = objection {
-        return Err(AppError::invalid_field("/new", objection));
+    if body.new.expose() == body.current.expose() {
+        return Err(AppError::invalid_field("/new", "is the old one"));
     }
-    let hash = app.passwords.hash(body.new.expose()).await?;
+    let hash = app.passwords.hash(body.new.expose(), &own.login, "/new").await?;
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if !store::replace_password(&mut tx, user_id, &own.hash, &hash).await? {

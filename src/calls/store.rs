@@ -113,20 +113,6 @@ pub async fn link(db: &mut Conn, call_id: i64, request_id: i64, city_id: i64) ->
     telemetry.run(DbOperation::CallLink, query.execute(pg)).await.map(drop)
 }
 
-/// Whether an event was stored before.
-///
-/// # Errors
-/// As the database.
-pub async fn is_known(db: &mut Conn, provider: Provider, identity: &Identity) -> Result<bool, DbError> {
-    let (pg, telemetry) = db.parts();
-    let query = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM webhook_events WHERE provider = $1 AND event_key = $2) AS "known!""#,
-        provider.as_str(),
-        identity.event_key
-    );
-    telemetry.run(DbOperation::WebhookKnown, query.fetch_one(pg)).await
-}
-
 /// Stores a verified event; `false` when it was stored before.
 ///
 /// # Errors

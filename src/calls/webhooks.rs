@@ -1,11 +1,14 @@
 //! `/api/v1/webhooks/telephony`: verify, store, answer. Everything else is the worker's, so that a
 //! provider is never kept waiting and nothing is lost between the two.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Request, State},
     http::HeaderMap,
 };
+use moka::sync::Cache;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -110,6 +113,16 @@ webhook!(
     (content = MangoForm, content_type = "application/x-www-form-urlencoded"), (), "provider", "kind", "detail"
 );
 
+/// Events that this replica has lately seen stored, so that whoever repeats them reaches no database.
+#[derive(Debug)]
+pub struct Delivered(Cache<(Provider, String), ()>);
+
+impl Default for Delivered {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(10_000).time_to_live(Duration::from_hours(1)).build())
+    }
+}
+
 /// A delivery whose sender is authenticated.
 struct Delivery {
     kind: String,
@@ -126,7 +139,8 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
             return Err(refused);
         }
     };
-    if store::is_known(&mut app.db.acquire().await?, provider, &delivery.identity).await? {
+    let event = (provider, delivery.identity.event_key.clone());
+    if app.delivered.0.contains_key(&event) {
         // Nor does whoever repeats: with one delivery that leaked they could keep all calls to come out.
         app.ip_limit.check(&client.bucket()).await?;
         return Ok(receipt(app, provider, WebhookOutcome::Duplicate));
@@ -145,6 +159,7 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
         app.clock.now(),
     )
     .await?;
+    app.delivered.0.insert(event, ());
     if new {
         app.inbox_wakeup.notify_one();
     }

@@ -214,7 +214,8 @@ fn read_password(login: &str) -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().take(4_096).read_to_string(&mut text).context("reading the password from standard input")?;
     let password = text.trim_end_matches(['\n', '\r']).to_owned();
-    if let Some(objection) = passwords::objection(&password, login) {
+    let guessable = || passwords::is_guessable(&password, login).then(|| passwords::GUESSABLE.to_owned());
+    if let Some(objection) = passwords::objection(&password).or_else(guessable) {
         bail!("the password {objection}");
     }
     Ok(password)

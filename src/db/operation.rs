@@ -103,7 +103,6 @@ operations! {
     FileCount = "file_count" "SELECT" "files";
     FileInsert = "file_insert" "INSERT" "files";
     FileDelete = "file_delete" "UPDATE" "files";
-    WebhookKnown = "webhook_known" "SELECT" "webhook_events";
     WebhookInsert = "webhook_insert" "INSERT" "webhook_events";
     WebhookClaim = "webhook_claim" "SELECT" "webhook_events";
     WebhookOfCall = "webhook_of_call" "SELECT" "webhook_events";

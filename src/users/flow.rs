@@ -15,7 +15,7 @@ use super::{
 use crate::{
     app::App,
     audit::{self, By},
-    auth::{self, Caller, Role, lockout, passwords, store::NewUser},
+    auth::{self, Caller, Role, lockout, store::NewUser},
     db::{DbError, Tx},
     dictionaries,
     error::{self, AppError},
@@ -34,7 +34,7 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
     let now = app.clock.now();
     let phone = newcomer.phone.as_deref().map(|text| e164(app, text)).transpose()?;
     let vault = newcomer.passport.as_ref().map(|passport| vault(app, passport, now.date_naive())).transpose()?;
-    let hash = app.passwords.hash(newcomer.password.expose()).await?;
+    let hash = app.passwords.hash(newcomer.password.expose(), &newcomer.login, "/password").await?;
 
     let mut tx = app.db.begin().await?;
     let found = dictionaries::store::city_ids(&mut tx, &newcomer.cities).await?;
@@ -86,7 +86,10 @@ pub async fn edit(
     let passport = changes.passport.as_ref().and_then(Option::as_ref);
     let vault = passport.map(|passport| vault(app, passport, now.date_naive())).transpose()?;
     let hash = match &changes.password {
-        Some(password) => Some(app.passwords.hash(password.expose()).await?),
+        Some(password) => {
+            let known = store::by_id(&mut app.db.acquire().await?, caller, kind, id).await?.ok_or(error::NOT_FOUND)?;
+            Some(app.passwords.hash(password.expose(), &known.login, "/password").await?)
+        }
         None => None,
     };
 
@@ -119,11 +122,6 @@ pub async fn edit(
         (Some(None), _) => None,
         _ => next.passport,
     };
-    if let Some(password) = &changes.password
-        && let Some(objection) = passwords::objection(password.expose(), &before.login)
-    {
-        return Err(AppError::invalid_field("/password", objection));
-    }
 
     let moved = next.city_ids != before.city_ids;
     let concerns_all_cities =

@@ -64,7 +64,7 @@ impl Changes {
             passport.validate(errors);
         }
         if let Some(password) = &self.password {
-            new_password(errors, password, "");
+            new_password(errors, password);
         }
     }
 }
@@ -76,11 +76,11 @@ fn newcomer(errors: &mut FieldErrors, login: &str, name: &str, password: &Secret
         && login.starts_with(|first: char| first.is_ascii_alphanumeric());
     errors.check(valid, "/login", "must be 2 to 64 of a-z 0-9 . _ - and begin with a letter or a digit");
     errors.text(name, 1..=100, "/name");
-    new_password(errors, password, login);
+    new_password(errors, password);
 }
 
-fn new_password(errors: &mut FieldErrors, password: &Secret, login: &str) {
-    if let Some(objection) = passwords::objection(password.expose(), login) {
+fn new_password(errors: &mut FieldErrors, password: &Secret) {
+    if let Some(objection) = passwords::objection(password.expose()) {
         errors.check(false, "/password", objection);
     }
 }

@@ -115,7 +115,7 @@ async fn clients_that_send_slowly_take_no_places() {
         let answer = finish(slow.pop().unwrap()).await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("overloaded"), "{answer}");
         let release = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             lock.execute("ROLLBACK").await.unwrap();
         };
         let (answer, ()) = tokio::join!(finish(slow.pop().unwrap()), release);

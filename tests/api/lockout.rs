@@ -129,7 +129,7 @@ async fn right_passwords_side_by_side_lock_nobody_out() {
     let app = TestApp::start_with(unlimited()).await;
     let owner = app.actor(Role::Operator, &[MOSCOW]).await;
     // It takes a while, so that all of them meet.
-    let hash = passwords::hash(&app.app.config.password.pepper, 10, PASSWORD).unwrap();
+    let hash = passwords::hash(&app.app.config.password.pepper, 12, PASSWORD).unwrap();
     app.database.execute(&format!("UPDATE users SET password_hash = '{hash}'")).await;
     let client = app.stranger();
     let answers = join_all((0..8).map(|_| sign_in(&client, &owner.login, PASSWORD))).await;

@@ -443,7 +443,7 @@ async fn whoever_is_signed_out_while_their_body_arrives_has_changed_nothing() {
         let (first, last) = (body[..10].to_owned(), body[10..].to_owned());
         let (database, id) = (app.database.clone(), user.id);
         let pieces = stream::iter([Ok::<_, std::io::Error>(first)]).chain(stream::once(async move {
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
             if disable {
                 database.execute(&format!("UPDATE users SET status = 'disabled' WHERE id = {id}")).await;
             }

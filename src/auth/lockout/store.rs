@@ -43,7 +43,7 @@ pub(super) async fn reserve(db: &mut Conn, who: Who<'_>, login: &str) -> Result<
                                WHEN age > $6::int * interval '1 second' THEN known.failures + known.pending
                                ELSE known.failures END,
                           CASE WHEN age > $6::int * interval '1 second' THEN 1 ELSE known.pending + 1 END,
-                          clock_timestamp(), EXCLUDED.user_id
+                          clock_timestamp(), coalesce(EXCLUDED.user_id, known.user_id)
                      FROM (SELECT clock_timestamp() - known.last_at AS age) AS since
                )
                WHERE (known.locked_until IS NULL OR known.locked_until <= clock_timestamp())
