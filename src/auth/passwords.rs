@@ -39,7 +39,7 @@ const ID_LENGTH: usize = 8;
 /// Accepted password lengths, in characters.
 pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
 
-/// Words that passwords are made of hereabouts, and [`zxcvbn`] does not know: in lower case, one a line.
+/// Words that passwords are made of hereabouts, and zxcvbn does not know: in lower case, one a line.
 static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("password_words.txt").lines().collect());
 
 /// Characters of a new password that are judged: what is hard to guess by its beginning is hard to guess. The
