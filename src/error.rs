@@ -60,6 +60,7 @@ problems! {
     LOGIN_LOCKED = TOO_MANY_REQUESTS "login_locked" "This login has failed too often from your address; wait";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Something went wrong on our side";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "Too busy right now; try again";
+    STARTING = SERVICE_UNAVAILABLE "starting" "The server is starting; try again";
     DATABASE_UNAVAILABLE = SERVICE_UNAVAILABLE "database_unavailable" "The database cannot be reached; try again";
     STORAGE_UNAVAILABLE = SERVICE_UNAVAILABLE "storage_unavailable" "The file store cannot be reached; try again";
     TIMED_OUT = GATEWAY_TIMEOUT "timed_out" "This took too long";
@@ -232,7 +233,8 @@ pub fn describe(error: &(dyn StdError + 'static)) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
+        // Some say it themselves, and go on with what to do.
+        if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }

@@ -1,7 +1,7 @@
 //! An App behind its listeners: the routers with the order of their layers, the OpenAPI document, and
 //! what must be ready before the first request.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
@@ -12,6 +12,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -71,7 +72,7 @@ impl App {
             ))
             .layer(middleware::from_fn(guard::framing))
             .layer(middleware::from_fn_with_state(cors, cors::answers))
-            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
+            .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::security_headers))
             .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))
             .with_state(self.clone())
     }
@@ -85,8 +86,12 @@ impl App {
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
             .layer(middleware::from_fn(guard::framing))
-            .layer(middleware::from_fn_with_state(self.clone(), guard::security_headers))
+            .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::security_headers))
             .with_state(self.clone())
+    }
+
+    fn trusted_proxies(&self) -> Arc<[IpNet]> {
+        self.config.http.trusted_proxies.as_slice().into()
     }
 }
 

@@ -19,6 +19,7 @@ use demo::Credentials;
 use crate::{
     config::{Config, ConfigError, DEFAULTS, Settings},
     db::migrate,
+    error::describe,
     server,
     telemetry::metrics,
 };
@@ -86,13 +87,13 @@ impl Cli {
                 return ExitCode::FAILURE;
             }
         };
-        match runtime.block_on(self.execute()) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("switchboard: {error:#}");
-                if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
-            }
-        }
+        let code = runtime.block_on(self.execute()).unwrap_or_else(|error| {
+            eprintln!("switchboard: {}", describe(error.as_ref()));
+            if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        });
+        // What still blocks a thread, such as the name of a host that is looked up, must not keep the process.
+        runtime.shutdown_background();
+        code
     }
 
     async fn execute(self) -> anyhow::Result<ExitCode> {
@@ -102,7 +103,7 @@ impl Cli {
         };
         let read = || Settings::read(self.config.as_deref(), variables());
         match self.command {
-            Command::Serve { demo } => serve::run(read()?, demo).await?,
+            Command::Serve { demo } => return serve::run(read()?, demo).await,
             Command::Migrate => {
                 let config = unchecked(&read()?)?;
                 let database = database::open(&config).await?;

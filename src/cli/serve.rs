@@ -2,25 +2,31 @@
 
 use std::{
     io::IsTerminal,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::Path,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use axum_server::Handle;
+use axum_server::{Handle, tls_rustls::RustlsConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-use super::{database, demo::Credentials, progress};
+use super::{
+    database::{self, Database},
+    demo::Credentials,
+    progress,
+};
 use crate::{
     app::App,
     auth::Role,
     clock::Clock,
-    config::{Config, Settings},
+    config::{self, Config, Settings},
     db::migrate,
-    http::{listen, tls::Tls, turns::Patience},
-    lifecycle, telemetry, workers,
+    http::{listen, starting::Stage, tls::Tls, turns::Patience},
+    lifecycle::{StopSignal, StopSignals},
+    telemetry, workers,
 };
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -31,90 +37,172 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Whatever keeps it from starting: a setting, a taken port, the database.
-pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<()> {
+pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<ExitCode> {
     let credentials = if demo { Some(Credentials::of(&mut settings)?) } else { None };
     let config = settings.config()?;
     config.validate()?;
     let tls = Tls::load(&config.tls)?;
+    // Before anybody can see that it is there, and tell it to stop.
+    let mut signals = StopSignals::install().context("waiting for signals")?;
     // Bound before anything slow: a taken port is known in milliseconds, and nothing was touched.
     let public = listen::bind(config.http.addr, "SWITCHBOARD_HTTP_ADDR")?;
     let ops = listen::bind(config.ops.addr, "SWITCHBOARD_OPS_ADDR")?;
-    let addresses = (public.local_addr()?, ops.local_addr()?);
     let telemetry = telemetry::init(&config.log)?;
     let counters = telemetry.counters.clone();
     allow_open_files();
 
-    let outcome = serve(config, (public, ops), addresses, tls, counters, credentials).await;
+    let acceptor = tls.as_ref().map(Tls::acceptor);
+    let doors = Doors { public: Door::open(public, &config, acceptor)?, ops: Door::open(ops, &config, None)? };
+    let outcome = serve(config, doors, tls, counters, credentials, &mut signals).await;
+    let limit = if matches!(outcome, Ok(End::Forced(_))) { Duration::ZERO } else { FLUSH_LIMIT };
     // Blocking, so not on a thread that others may need.
-    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown(FLUSH_LIMIT)).await;
-    outcome
+    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown(limit)).await;
+    Ok(match outcome? {
+        End::Orderly => ExitCode::SUCCESS,
+        End::Forced(signal) => ExitCode::from(signal.exit_code()),
+    })
+}
+
+/// How a server ended that had started, or was told not to.
+enum End {
+    /// Whoever was served has their answer.
+    Orderly,
+    /// It was told twice.
+    Forced(StopSignal),
 }
 
 async fn serve(
     config: Config,
-    (public, ops): (std::net::TcpListener, std::net::TcpListener),
-    (public_addr, ops_addr): (SocketAddr, SocketAddr),
+    mut doors: Doors,
     tls: Option<Tls>,
     counters: telemetry::ProcessCounters,
     credentials: Option<Credentials>,
-) -> anyhow::Result<()> {
+    signals: &mut StopSignals,
+) -> anyhow::Result<End> {
     let started = Instant::now();
     let data_dir = config.data_dir()?;
-    let shutdown = config.shutdown.clone();
-    let database = database::open(&config).await?;
-    let spinner = progress::spinner("migrating the database");
-    let migrated = migrate::run(&database.options).await;
-    spinner.finish_and_clear();
-    let migrated = migrated?;
-    let app = App::build(config, database.options.clone(), Clock::System, counters)?;
-    if let Some(credentials) = &credentials {
-        credentials.load_company(&app).await.context("loading the demo company")?;
-    }
-    app.warm_up().await?;
-    workers::start(&app);
-
-    let (scheme, acceptor) = (if tls.is_some() { "https" } else { "http" }, tls.as_ref().map(Tls::acceptor));
+    let limits = config.shutdown.clone();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (app, database, migrated) = tokio::select! {
+        opened = open(config, counters, credentials.as_ref()) => opened?,
+        ended = doors.ended() => anyhow::bail!("{}", ended?),
+        signal = signals.next() => {
+            tracing::info!(reason = signal.as_str(), "told to stop before it was ready");
+            return Ok(End::Orderly);
+        }
+    };
     Tls::watch(tls, &app).context("waiting for SIGHUP")?;
-    let (public_handle, ops_handle) = (Handle::new(), Handle::new());
-    let patience = Patience::of(&app.config.http);
-    let mut public_server =
-        tokio::spawn(listen::serve(public, app.router(), public_handle.clone(), patience, acceptor));
-    let mut ops_server = tokio::spawn(listen::serve(ops, app.ops_router(), ops_handle.clone(), patience, None));
+    workers::start(&app);
+    doors.public.stage.open(app.router());
+    doors.ops.stage.open(app.ops_router());
     tracing::info!(
-        %public_addr,
-        %ops_addr,
+        public_addr = %doors.public.address,
+        ops_addr = %doors.ops.address,
         scheme,
         migrations_applied = migrated.applied,
         startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
     if let Some(credentials) = &credentials {
-        welcome(credentials, &data_dir, &format!("{scheme}://{public_addr}"), ops_addr);
+        welcome(credentials, &data_dir, &format!("{scheme}://{}", doors.public.address), doors.ops.address);
     }
 
     // A listener that ends by itself ends the server: a process that serves nothing must not look alive.
     let reason = tokio::select! {
-        signal = lifecycle::shutdown_signal() => signal?,
-        ended = &mut public_server => { ended??; "the public listener ended" }
-        ended = &mut ops_server => { ended??; "the ops listener ended" }
+        signal = signals.next() => signal.as_str(),
+        ended = doors.ended() => ended?,
     };
     tracing::info!(reason, "shutting down: not ready any more");
+    tokio::select! {
+        stopped = stop(&app, doors, &limits) => stopped?,
+        signal = signals.next() => {
+            tracing::warn!(reason = signal.as_str(), "told twice: whatever is being done is broken off");
+            return Ok(End::Forced(signal));
+        }
+    }
+    database.close().await?;
+    tracing::info!("stopped");
+    Ok(End::Orderly)
+}
+
+/// Everything that must be there before the first request: the database, its schema, an App that knows its
+/// dictionaries.
+async fn open(
+    config: Config,
+    counters: telemetry::ProcessCounters,
+    credentials: Option<&Credentials>,
+) -> anyhow::Result<(App, Database, migrate::Outcome)> {
+    let database = database::open(&config).await?;
+    let spinner = progress::spinner("migrating the database");
+    let migrated = migrate::run(&database.options).await;
+    spinner.finish_and_clear();
+    let migrated = migrated?;
+    let app = App::build(config, database.options.clone(), Clock::System, counters)?;
+    if let Some(credentials) = credentials {
+        credentials.load_company(&app).await.context("loading the demo company")?;
+    }
+    app.warm_up().await?;
+    Ok((app, database, migrated))
+}
+
+/// Stops in order: first nobody sends anything new, then everybody has their answer, then the workers have
+/// finished what they were at, then the connections are given back.
+async fn stop(app: &App, mut doors: Doors, limits: &config::Shutdown) -> anyhow::Result<()> {
     app.lifecycle.begin_draining();
-    tokio::time::sleep(Duration::from_millis(shutdown.delay_ms)).await;
-    let drain = Duration::from_millis(shutdown.drain_ms);
-    public_handle.graceful_shutdown(Some(drain));
+    tokio::time::sleep(Duration::from_millis(limits.delay_ms)).await;
+    let drain = Duration::from_millis(limits.drain_ms);
+    doors.public.handle.graceful_shutdown(Some(drain));
     // Together: requests need no worker, and what a worker leaves is taken up at the next start.
-    let (served, ()) = tokio::join!(wait(&mut public_server), app.lifecycle.stop_workers(drain));
+    let (served, ()) = tokio::join!(doors.public.wait(), app.lifecycle.stop_workers(drain));
     // After the drain, so that it can be watched.
-    ops_handle.shutdown();
-    let scraped = wait(&mut ops_server).await;
+    doors.ops.handle.shutdown();
+    let scraped = doors.ops.wait().await;
     if tokio::time::timeout(CLOSE_LIMIT, app.close()).await.is_err() {
         tracing::warn!("the database does not answer; its connections are dropped");
     }
-    database.close().await?;
-    served.and(scraped)?;
-    tracing::info!("stopped");
-    Ok(())
+    served.and(scraped)
+}
+
+/// Both listeners, being served.
+struct Doors {
+    public: Door,
+    ops: Door,
+}
+
+struct Door {
+    address: SocketAddr,
+    stage: Stage,
+    handle: Handle<SocketAddr>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Doors {
+    /// Completes when one of them does.
+    async fn ended(&mut self) -> anyhow::Result<&'static str> {
+        tokio::select! {
+            ended = &mut self.public.server => ended??,
+            ended = &mut self.ops.server => { ended??; return Ok("the ops listener ended") }
+        }
+        Ok("the public listener ended")
+    }
+}
+
+impl Door {
+    fn open(listener: TcpListener, config: &Config, tls: Option<RustlsConfig>) -> anyhow::Result<Self> {
+        let (address, stage, handle) = (listener.local_addr()?, Stage::default(), Handle::new());
+        let router = stage.router(config.http.trusted_proxies.as_slice().into());
+        let patience = Patience::of(&config.http);
+        let server = tokio::spawn(listen::serve(listener, router, handle.clone(), patience, tls));
+        Ok(Self { address, stage, handle, server })
+    }
+
+    /// Waits for its end, which may have been waited for already.
+    async fn wait(&mut self) -> anyhow::Result<()> {
+        if self.server.is_finished() {
+            return Ok(());
+        }
+        Ok((&mut self.server).await??)
+    }
 }
 
 /// Lets this process have as many files and sockets open as the system allows it to ask for: the soft limit,
@@ -126,14 +214,6 @@ fn allow_open_files() {
         Ok((soft, hard)) => tracing::debug!(before = soft, now = hard, "files that may be open"),
         Err(error) => tracing::warn!(%error, "the limit on open files stays as it is"),
     }
-}
-
-/// Waits for a server task that may have been waited for already.
-async fn wait(server: &mut JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
-    if server.is_finished() {
-        return Ok(());
-    }
-    Ok(server.await??)
 }
 
 /// What a person who just started the demo wants to know. The passwords are the demo's own.

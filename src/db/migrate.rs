@@ -91,9 +91,8 @@ async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
     // That the table of migrations exists already is news to nobody.
     let options = options.clone().options([("client_min_messages", "warning")]);
     let attempt = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
-    attempt
-        .context("DATABASE_URL: the database did not answer within 5 s")?
-        .context("DATABASE_URL: the database cannot be reached")
+    let Ok(connected) = attempt else { anyhow::bail!("DATABASE_URL: the database did not answer within 5 s") };
+    connected.context("DATABASE_URL: the database cannot be reached")
 }
 
 async fn apply(connection: &mut PgConnection) -> Result<Outcome, MigrateError> {

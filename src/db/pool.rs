@@ -32,6 +32,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long a pooled connection may take to answer a ping; one that takes longer is thrown away.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long who has used up their time may still wait: a free connection that is asked whether it lives takes a moment.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+
 /// See [`Db::begin_long`].
 const LONG: u32 = 3;
 
@@ -234,9 +237,13 @@ impl Db {
 
     async fn check_out(&self) -> Result<(PoolConnection<Postgres>, Lent), DbError> {
         let started = Instant::now();
-        let checked_out = self.pool.acquire().await;
-        let metrics = &self.telemetry.metrics;
-        metrics.db_pool_acquire_duration().observe(started.elapsed().as_secs_f64());
+        // A request that waits twice for a connection waits no longer in all than one that waits once.
+        let patience = self.acquire_timeout.saturating_sub(stats::waited()).max(LEAST_PATIENCE);
+        let acquired = tokio::time::timeout(patience, self.pool.acquire()).await;
+        let checked_out = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let (metrics, elapsed) = (&self.telemetry.metrics, started.elapsed());
+        metrics.db_pool_acquire_duration().observe(elapsed.as_secs_f64());
+        stats::record_wait(elapsed);
         checked_out.map(|connection| (connection, Lent::one(&self.lent))).map_err(|error| {
             // The pool keeps trying while a server refuses connections: if nobody has one, the wait was
             // for the server and not for other requests.

@@ -21,10 +21,7 @@ use ipnet::IpNet;
 use tokio::time::{Instant, timeout_at};
 
 use super::{client_ip, turns::HeadFacts};
-use crate::{
-    app::App,
-    error::{self, AppError},
-};
+use crate::error::{self, AppError};
 
 /// A larger head, its request line included, is answered 431.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -100,8 +97,8 @@ pub async fn framing(request: Request, next: Next) -> Response {
 }
 
 /// Headers of every answer. A handler that sets one of them keeps its own.
-pub async fn security_headers(State(app): State<App>, request: Request, next: Next) -> Response {
-    let is_secure = came_over_tls(&request, &app.config.http.trusted_proxies);
+pub async fn security_headers(State(trusted): State<Arc<[IpNet]>>, request: Request, next: Next) -> Response {
+    let is_secure = came_over_tls(&request, &trusted);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in [

@@ -137,7 +137,7 @@ async fn readiness(app: &App) -> &'static str {
 
 /// The process answers
 #[utoipa::path(get, path = "/health/live", tag = "ops", extensions(("x-action" = json!("public"))), security(()), responses((status = 200, description = "Alive", body = Health)))]
-async fn live() -> Json<Health> {
+pub async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
@@ -147,7 +147,11 @@ async fn live() -> Json<Health> {
     (status = 503, description = "Not ready: starting, shutting down, or the database does not answer", body = Health),
 ))]
 async fn ready(State(app): State<App>) -> Response {
-    let status = readiness(&app).await;
+    says(readiness(&app).await)
+}
+
+/// The answer of readiness.
+pub fn says(status: &'static str) -> Response {
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Health { status })).into_response()
 }

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod observe;
 pub mod rate_limit;
 pub mod stall;
+pub mod starting;
 pub mod stats;
 pub mod tls;
 pub mod turns;

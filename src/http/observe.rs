@@ -167,7 +167,8 @@ impl InFlight {
                 )
             };
         }
-        if status.is_server_error() {
+        // A probe that is told "not ready" has its answer.
+        if status.is_server_error() && report.is_some() {
             line!(error);
         } else {
             line!(info);

@@ -22,6 +22,7 @@ tokio::task_local! {
 pub struct RequestStats {
     queries: AtomicU64,
     query_nanos: AtomicU64,
+    wait_nanos: AtomicU64,
     user: OnceLock<(i64, Role)>,
     cache: OnceLock<CacheResult>,
     limits: Mutex<Limits>,
@@ -65,8 +66,23 @@ pub async fn scope<T>(stats: Arc<RequestStats>, work: impl Future<Output = T>) -
 pub fn record_query(elapsed: Duration) {
     let _ = CURRENT.try_with(|stats| {
         stats.queries.fetch_add(1, Ordering::Relaxed);
-        stats.query_nanos.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        stats.query_nanos.fetch_add(nanos(elapsed), Ordering::Relaxed);
     });
+}
+
+/// Adds a wait for a connection.
+pub fn record_wait(elapsed: Duration) {
+    let _ = CURRENT.try_with(|stats| stats.wait_nanos.fetch_add(nanos(elapsed), Ordering::Relaxed));
+}
+
+/// How long the current request has waited for connections; outside one it has not.
+#[must_use]
+pub fn waited() -> Duration {
+    CURRENT.try_with(|stats| Duration::from_nanos(stats.wait_nanos.load(Ordering::Relaxed))).unwrap_or_default()
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Notes who asks.

@@ -24,7 +24,8 @@ async fn behind_a_proxy() -> (TestApp, Proxy) {
     let database = Arc::new(TestDatabase::create().await);
     found_company(&database).await;
     let proxy = Proxy::before(&database).await;
-    let app = TestApp::reaching(config, database, proxy.options()).await;
+    let options = proxy.options_over(&database);
+    let app = TestApp::reaching(config, database, options).await;
     (app, proxy)
 }
 

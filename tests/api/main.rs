@@ -31,6 +31,7 @@ mod hostile;
 mod import;
 mod journey;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod lockout;
 mod login_limits;

@@ -233,7 +233,7 @@ async fn redirects_are_followed_without_our_signature_and_not_anywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_works_is_given_up_and_leaves_nothing() {
     let page = b"<!DOCTYPE html><title>Sign in</title>".to_vec();
-    let picture = crate::files::png(2_000);
+    let picture = crate::support::files::png(2_000);
     for (mood, error) in [
         (Mood::Says(503), "the provider answered 503 Service Unavailable"),
         (Mood::Gives(page), "its type is not accepted"),

@@ -1,4 +1,4 @@
-//! Directories of a test's own.
+//! Directories of a test's own, and what is uploaded.
 
 use std::{
     path::{Path, PathBuf},
@@ -58,4 +58,32 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+const BOUNDARY: &str = "----boundary";
+/// Media type of a [`form`].
+pub const FORM: &str = "multipart/form-data; boundary=----boundary";
+
+/// A picture of so many bytes, as far as anybody looks.
+pub fn png(bytes: usize) -> Vec<u8> {
+    let mut content = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    content.extend((content.len()..bytes).map(|n| u8::try_from(n % 251).unwrap()));
+    content
+}
+
+/// One field of a form.
+pub fn field(name: &str, file_name: Option<&str>, content: &[u8]) -> Vec<u8> {
+    let file_name = file_name.map(|name| format!("; filename=\"{name}\"")).unwrap_or_default();
+    let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"{file_name}\r\n\r\n");
+    [head.as_bytes(), content, b"\r\n"].concat()
+}
+
+/// A form of them.
+pub fn form(fields: &[Vec<u8>]) -> Vec<u8> {
+    [fields.concat(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat()
+}
+
+/// The form of an upload.
+pub fn photo(content: &[u8]) -> Vec<u8> {
+    form(&[field("kind", None, b"photo"), field("file", Some("tap.png"), content)])
 }

@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod actor;
+pub mod balancer;
 pub mod browser;
 pub mod database;
 pub mod files;
+pub mod load;
 pub mod metrics;
 pub mod otlp;
 pub mod process;
@@ -21,7 +23,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum_server::Handle;
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use switchboard::{
     app::App,
     auth::{
@@ -183,7 +185,11 @@ impl Drop for TestApp {
 
 /// Cities, campaigns and lines.
 pub async fn found_company(database: &TestDatabase) {
-    let mut connection = database.connect().await;
+    found_company_over(&mut database.connect().await).await;
+}
+
+/// The same in any database.
+pub async fn found_company_over(connection: &mut PgConnection) {
     for (city, timezone, line) in [(MOSCOW, "Europe/Moscow", MOSCOW_LINE), (KAZAN, "Europe/Moscow", KAZAN_LINE)] {
         sqlx::query(
             "WITH city AS (INSERT INTO cities (code, name_ru, name_en, timezone) VALUES ($1, $1, $1, $2) RETURNING id),
@@ -193,7 +199,7 @@ pub async fn found_company(database: &TestDatabase) {
         .bind(city)
         .bind(timezone)
         .bind(line)
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .unwrap();
     }

@@ -44,6 +44,32 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// `switchboard serve` with a file system of its own in `dir`, mounted with these options. Linux only.
+fn on_a_mount(dir: &str, options: &str) -> Command {
+    let mut command = Command::new("unshare");
+    // Who is not root may mount in a namespace of users where they are.
+    command.arg(if nix::unistd::getuid().is_root() { "-m" } else { "-rm" });
+    let mount = "mount -t tmpfs -o \"$1\" switchboard \"$2\" && exec \"$0\" serve";
+    command.args(["sh", "-c", mount, env!("CARGO_BIN_EXE_switchboard"), options, dir]);
+    command.env_clear().stdin(Stdio::null());
+    command.env("PATH", std::env::var("PATH").unwrap());
+    command
+}
+
+/// How it ends when it cannot even start.
+pub fn run_on_a_mount(dir: &str, options: &str, environment: &[(&str, String)]) -> Outcome {
+    let mut command = on_a_mount(dir, options);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    end(command, "serve", b"")
+}
+
+/// Addresses that nobody listens on.
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    // Held together, so that they differ.
+    let held: [std::net::TcpListener; N] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.each_ref().map(|listener| listener.local_addr().unwrap())
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -75,6 +101,10 @@ pub fn run(arguments: &[&str], environment: &[(&str, String)], input: &[u8]) -> 
     let mut command = command(arguments);
     // Whoever debugs has this set; it must not turn a sentence into a backtrace.
     command.env("RUST_BACKTRACE", "1").envs(environment.iter().map(|(name, value)| (name, value)));
+    end(command, &arguments.join(" "), input)
+}
+
+fn end(mut command: Command, what: &str, input: &[u8]) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that fails early does not read it.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -83,7 +113,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, String)], input: &[u8]) -> 
     std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
     let Ok(output) = receiver.recv_timeout(STARTUP) else {
         kill(pid, Signal::SIGKILL).unwrap();
-        panic!("{arguments:?} does not end: {:?}", receiver.recv());
+        panic!("{what} does not end: {:?}", receiver.recv());
     };
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -126,7 +156,28 @@ impl Server {
         Self::launch(shell, environment)
     }
 
-    fn launch(mut command: Command, environment: &[(&str, String)]) -> Self {
+    /// The same with a file system of its own in `dir`, mounted with these options, which nobody else sees.
+    pub fn start_on_a_mount(dir: &str, options: &str, environment: &[(&str, String)]) -> Self {
+        Self::launch(on_a_mount(dir, options), environment)
+    }
+
+    fn launch(command: Command, environment: &[(&str, String)]) -> Self {
+        let mut server = Self::spawn(command, environment);
+        let ready = server.wait_for_line("ready", |line| line["message"] == "ready");
+        server.public = ready["public_addr"].as_str().unwrap().parse().unwrap();
+        server.ops = ready["ops_addr"].as_str().unwrap().parse().unwrap();
+        server
+    }
+
+    /// Starts `switchboard serve` on addresses that are known, and does not wait for anything.
+    pub fn begin(public: SocketAddr, ops: SocketAddr, environment: &[(&str, String)]) -> Self {
+        let addresses = [("SWITCHBOARD_HTTP_ADDR", public.to_string()), ("SWITCHBOARD_OPS_ADDR", ops.to_string())];
+        let mut server = Self::spawn(command(&["serve"]), &[environment, &addresses].concat());
+        (server.public, server.ops) = (public, ops);
+        server
+    }
+
+    fn spawn(mut command: Command, environment: &[(&str, String)]) -> Self {
         command.env("SWITCHBOARD_HTTP_ADDR", "127.0.0.1:0").env("SWITCHBOARD_OPS_ADDR", "127.0.0.2:0");
         command.env("SWITCHBOARD_LOG_FORMAT", "json").env("SWITCHBOARD_SHUTDOWN_DELAY_MS", "0");
         if watch::on() {
@@ -152,11 +203,7 @@ impl Server {
             }
         });
         let unknown = "0.0.0.0:0".parse().unwrap();
-        let mut server = Self { public: unknown, ops: unknown, child, lines, errors, readers: vec![out, err] };
-        let ready = server.wait_for_line("ready", |line| line["message"] == "ready");
-        server.public = ready["public_addr"].as_str().unwrap().parse().unwrap();
-        server.ops = ready["ops_addr"].as_str().unwrap().parse().unwrap();
-        server
+        Self { public: unknown, ops: unknown, child, lines, errors, readers: vec![out, err] }
     }
 
     /// The log so far, each line parsed: a line that is no JSON object fails the test.

@@ -1,6 +1,7 @@
 //! A Redis of a test's own, on a socket in a directory of its own.
 
 use std::{
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -26,18 +27,20 @@ impl TestRedis {
 
     /// As a REDIS_URL.
     pub fn url(&self) -> String {
-        format!("unix://{}", self.socket())
+        format!("unix://{}", self.socket().display())
     }
 
-    fn socket(&self) -> String {
-        self.dir.path().join("redis.sock").to_str().unwrap().to_owned()
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
     }
 
     /// Starts it again, empty, and waits until it answers.
     pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let spawned = Command::new("redis-server")
-            .args(["--port", "0", "--unixsocket", &self.socket(), "--save", "", "--appendonly", "no", "--dir"])
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(self.socket())
+            .arg("--dir")
             .arg(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

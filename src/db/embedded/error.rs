@@ -93,11 +93,11 @@ pub enum EmbeddedError {
     InUse { dir: PathBuf, pid: Option<u32> },
 
     /// `initdb`, or creating the database in the new cluster, failed.
-    #[error("creating the database cluster in {} failed: {output}", dir.display())]
+    #[error("creating the database cluster in {} failed: {output}{}", dir.display(), room(output))]
     Create { dir: PathBuf, output: String },
 
     /// The server ended before it accepted connections.
-    #[error("PostgreSQL did not start ({status}); the end of {} says: {output}", log.display())]
+    #[error("PostgreSQL did not start ({status}); the end of {} says: {output}{}", log.display(), room(output))]
     Startup { status: String, log: PathBuf, output: String },
 
     /// The server runs but did not accept connections in time.
@@ -142,7 +142,14 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; run Switchboard as the owner, or set SWITCHBOARD_DATA_DIR to a directory it may write"
         }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some disk space",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ROOM,
         _ => "",
     }
+}
+
+const ROOM: &str = "; free some disk space";
+
+/// The same, of what PostgreSQL says.
+fn room(output: &str) -> &'static str {
+    if output.contains("No space left on device") { ROOM } else { "" }
 }

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use switchboard::{auth::Role, reports::collector::collect};
 
 use super::Operation;
-use crate::{
+use crate::support::{
+    KAZAN, MOSCOW, PASSWORD, TestApp,
+    actor::{Actor, Answer, number},
+    config,
     files::{FORM, photo, png},
-    support::{
-        KAZAN, MOSCOW, PASSWORD, TestApp,
-        actor::{Actor, Answer, number},
-        config, morning,
-    },
+    morning,
 };
 
 /// The city of the people who ask.

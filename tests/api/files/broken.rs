@@ -11,9 +11,13 @@ use reqwest::Body;
 use serde_json::json;
 use switchboard::auth::Role;
 
-use super::{FORM, field, form, nothing_is_left, photo, png, request, rows, upload};
+use super::{nothing_is_left, request, rows, upload};
 use crate::support::{
-    JWT_SECRET, MOSCOW, PEPPER, TestApp, actor::Actor, config, eventually, files::TempDir, process::Server,
+    JWT_SECRET, MOSCOW, PEPPER, TestApp,
+    actor::Actor,
+    config, eventually,
+    files::{FORM, TempDir, field, form, photo, png},
+    process::Server,
 };
 
 #[tokio::test(flavor = "multi_thread")]

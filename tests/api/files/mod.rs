@@ -15,32 +15,8 @@ use crate::support::{
     KAZAN, MOSCOW, TestApp,
     actor::{Actor, Answer},
     config, eventually,
+    files::{FORM, field, form, photo, png},
 };
-
-const BOUNDARY: &str = "----boundary";
-pub const FORM: &str = "multipart/form-data; boundary=----boundary";
-
-/// A picture of so many bytes, as far as anybody looks.
-pub fn png(bytes: usize) -> Vec<u8> {
-    let mut content = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
-    content.extend((content.len()..bytes).map(|n| u8::try_from(n % 251).unwrap()));
-    content
-}
-
-/// One field of a form.
-fn field(name: &str, file_name: Option<&str>, content: &[u8]) -> Vec<u8> {
-    let file_name = file_name.map(|name| format!("; filename=\"{name}\"")).unwrap_or_default();
-    let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"{file_name}\r\n\r\n");
-    [head.as_bytes(), content, b"\r\n"].concat()
-}
-
-fn form(fields: &[Vec<u8>]) -> Vec<u8> {
-    [fields.concat(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat()
-}
-
-pub fn photo(content: &[u8]) -> Vec<u8> {
-    form(&[field("kind", None, b"photo"), field("file", Some("tap.png"), content)])
-}
 
 async fn upload(actor: &Actor, path: &str, body: impl Into<Body>) -> Answer {
     actor.send(actor.request(Method::POST, path).header("content-type", FORM).body(body)).await
