@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate backup restore test scale security fuzz-api mutants lint audit coverage docs sqlx build-release clean
+.PHONY: help run simulate backup restore test scale faults security fuzz-api mutants lint audit coverage docs sqlx build-release clean
 
 # Many tests wait rather than compute.
 threads := $(shell expr 3 '*' `getconf _NPROCESSORS_ONLN`)
@@ -47,6 +47,11 @@ scale: ## Measure lists, searches and exports over a million service requests; p
 	@scripts/setup postgres
 	cargo test --locked --test scale -- --nocapture
 
+faults: ## Break what the server stands on, one fault at a time; keeps promised and measured in docs/RELIABILITY.md
+	@scripts/setup postgres redis haproxy python
+	cargo build --locked
+	scripts/faults $(ARGS)
+
 security: ## Run every test that docs/SECURITY.md names; prints item, test, result
 	@scripts/setup postgres redis promtool python cargo-deny
 	cargo build --locked
@@ -72,7 +77,7 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale --test security -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security --test faults -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 

@@ -1,0 +1,95 @@
+//! The collector of traces goes dark: requests cost what they did, memory is bounded, what is lost is counted,
+//! and stopping takes no longer than is promised.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use reqwest::Method;
+use tokio::time::sleep;
+
+use crate::{
+    site::{Site, scrape, stop},
+    support::{
+        load::{self, Load},
+        otlp::Collector,
+        process::Server,
+        proxy::Proxy,
+    },
+    table::{Row, ms},
+};
+
+const DARK: Row = Row {
+    number: 10,
+    fault: "The collector of traces is dark",
+    promise: "p99 ≤ 1.1×; memory bounded; drops counted; stops ≤ 2 s later",
+    seen_in: "otel_spans_dropped_total",
+};
+
+const RATE: u32 = 80;
+const SPAN: Duration = Duration::from_secs(30);
+
+async fn exporting(site: &Site, collector: &str) -> Server {
+    site.server(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "512"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "2000"),
+    ])
+    .await
+}
+
+/// Bytes.
+async fn memory(server: &Server) -> f64 {
+    scrape(server).await.value("process_resident_memory_bytes")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dark_collector_costs_requests_nothing() {
+    let site = Site::open().await;
+    let (_collector, address) = Collector::start().await;
+    let proxy = Proxy::before_address(address).await;
+    proxy.freeze();
+    let light = exporting(&site, &format!("http://{address}")).await;
+    let dark = exporting(&site, &format!("http://{}", proxy.address())).await;
+    // Side by side, in turns: whatever else the machine does, it does to both.
+    let actors = [Arc::new(site.boss(&light).await), Arc::new(site.boss(&dark).await)];
+    let load = Load::start(RATE, move |number| {
+        load::send(actors[number % 2].request(Method::GET, "/api/v1/requests?limit=10"))
+    });
+    sleep(Duration::from_secs(3)).await;
+    let (began, at_first) = (load.elapsed(), memory(&dark).await);
+    sleep(SPAN / 2).await;
+    let midway = memory(&dark).await;
+    sleep(SPAN / 2).await;
+    let in_the_end = memory(&dark).await;
+    let shots = load.stop().await;
+    assert!(shots.failed().is_empty(), "{:?}", shots.outcomes());
+    let of = |server: usize| shots.which(|shot| shot.number % 2 == server && shot.at >= began);
+    let (with, without) = (of(0).percentile(99), of(1).percentile(99));
+    let dropped = scrape(&dark).await.sum("otel_spans_dropped_total");
+    assert!(dropped > 0.0);
+    assert_eq!(scrape(&light).await.sum("otel_spans_dropped_total"), 0.0);
+    // The queue is full by half-time.
+    let growth = in_the_end - midway;
+    assert!(growth < 8e6, "{at_first} {midway} {in_the_end}");
+    let ratio = without.as_secs_f64() / with.as_secs_f64();
+    assert!(ratio <= 1.1, "{with:?} {without:?}");
+    let told = Instant::now();
+    assert_eq!(stop(light).await.1, Some(0));
+    let quick = told.elapsed();
+    let told = Instant::now();
+    assert_eq!(stop(dark).await.1, Some(0));
+    let slow = told.elapsed();
+    assert!(slow <= quick + Duration::from_secs(2), "{quick:?} {slow:?}");
+    DARK.measured(format_args!(
+        "p99 {} beside {} ({ratio:.2}×); memory {:+.1} MB in {}; {dropped} spans dropped and counted; stopped {} later",
+        ms(without),
+        ms(with),
+        growth / 1e6,
+        ms(SPAN / 2),
+        ms(slow.saturating_sub(quick)),
+    ));
+}
