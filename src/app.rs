@@ -18,7 +18,7 @@ use crate::{
     db::{Db, Readiness},
     events::hub::Hub,
     files::storage::Storage,
-    http::rate_limit::Limit,
+    http::{capacity::Capacity, rate_limit::Limit},
     lifecycle::Lifecycle,
     redis_client::RedisClient,
     telemetry::{
@@ -58,6 +58,8 @@ pub struct Shared {
     pub mango: Option<mango::Credentials>,
     pub generic: Option<generic::Credentials>,
     pub storage: Storage,
+    /// Requests and files that are dealt with at a time.
+    pub capacity: Capacity,
     /// Talks to the provider; made when first used.
     pub provider_client: OnceLock<reqwest::Client>,
     pub readiness: Readiness,
@@ -121,6 +123,7 @@ impl App {
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             storage: Storage::new(&config)?,
+            capacity: Capacity::new(config.http.max_in_flight, config.files.max_uploads, metrics.clone()),
             provider_client: OnceLock::new(),
             delivered: Delivered::default(),
             inbox_wakeup: Notify::new(),

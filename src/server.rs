@@ -22,10 +22,7 @@ use crate::{
     auth, calls, dictionaries,
     error::{self, AppError},
     events, files,
-    http::{
-        capacity::{self, Capacity},
-        cors, docs, guard, health, observe, rate_limit,
-    },
+    http::{capacity, cors, docs, guard, health, observe, rate_limit},
     phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
     transactions, users,
@@ -66,10 +63,7 @@ impl App {
             ))
             .layer(middleware::from_fn_with_state(cors.clone(), cors::preflights))
             .layer(middleware::from_fn_with_state(self.clone(), rate_limit::per_address))
-            .layer(middleware::from_fn_with_state(
-                Capacity::new(self.config.http.max_in_flight, self.metrics.clone()),
-                capacity::limit,
-            ))
+            .layer(middleware::from_fn_with_state(self.capacity.clone(), capacity::limit))
             .layer(middleware::from_fn(guard::framing))
             .layer(middleware::from_fn_with_state(cors, cors::answers))
             .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::security_headers))

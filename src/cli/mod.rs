@@ -103,7 +103,7 @@ impl Cli {
         };
         let read = || Settings::read(self.config.as_deref(), variables());
         match self.command {
-            Command::Serve { demo } => return serve::run(read()?, demo).await,
+            Command::Serve { demo } => return Box::pin(serve::run(read()?, demo)).await,
             Command::Migrate => {
                 let config = unchecked(&read()?)?;
                 let database = database::open(&config).await?;

@@ -126,7 +126,7 @@ sections! {
     /// Personal data at rest.
     Privacy { passport_key: Secret }
     /// Uploads and recordings.
-    Files { store: String, max_bytes: usize, max_per_owner: u32, upload_timeout_s: u32 }
+    Files { store: String, max_bytes: usize, max_per_owner: u32, max_uploads: u16, upload_timeout_s: u32 }
     /// Fetching recordings of calls.
     Recordings { poll_interval_ms: u64, timeout_ms: u64, max_attempts: u16, max_bytes: usize }
     /// What was promised to clients.
@@ -250,6 +250,7 @@ impl Config {
             ("tls.reload_interval_ms", self.tls.reload_interval_ms, 3_600_000),
             ("files.max_bytes", self.files.max_bytes as u64, 1 << 30),
             ("files.max_per_owner", u64::from(self.files.max_per_owner), 10_000),
+            ("files.max_uploads", u64::from(self.files.max_uploads), 1_000),
             ("files.upload_timeout_s", u64::from(self.files.upload_timeout_s), 3_600),
             ("recordings.poll_interval_ms", self.recordings.poll_interval_ms, 3_600_000),
             ("recordings.timeout_ms", self.recordings.timeout_ms, 3_600_000),

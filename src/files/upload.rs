@@ -79,7 +79,7 @@ impl Upload {
     ///
     /// # Errors
     /// 400 when the body breaks off, 408 when it takes too long, 413, 415 for a type that is not taken, 422 for a bad field, 507 when
-    /// the store does not take it.
+    /// the store does not take it, 503 when too many are on their way.
     pub async fn receive(mut self, app: &App) -> Result<Received, AppError> {
         let received = self.read(app).await;
         if received.is_err() {
@@ -90,6 +90,7 @@ impl Upload {
     }
 
     async fn read(&mut self, app: &App) -> Result<Received, AppError> {
+        let _place = app.capacity.admit_upload()?;
         let patience = Patience { deadline: self.deadline, idle: self.idle };
         let (mut kind, mut file) = (None, None);
         while let Some(field) = patience.wait(self.multipart.next_field()).await? {

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    error,
+    error::{self, AppError},
     telemetry::{labels::CapacityScope, metrics::Metrics},
 };
 
@@ -53,21 +53,36 @@ pub fn scope(request: &Request) -> Option<CapacityScope> {
 pub struct Capacity {
     api: Arc<Semaphore>,
     webhook: Arc<Semaphore>,
+    upload: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Capacity {
-    /// So many places for the API, and half as many for webhooks.
+    /// So many places for the API, half as many for webhooks, and so many for files on their way in, which are
+    /// requests of the API that also have memory.
     #[must_use]
-    pub fn new(max_in_flight: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(max_in_flight: usize, max_uploads: u16, metrics: Arc<Metrics>) -> Self {
         let places = |most| Arc::new(Semaphore::new(most));
-        Self { api: places(max_in_flight), webhook: places(max_in_flight.div_ceil(2)), metrics }
+        let (api, webhook) = (places(max_in_flight), places(max_in_flight.div_ceil(2)));
+        Self { api, webhook, upload: places(max_uploads.into()), metrics }
+    }
+
+    /// A place for a file, for as long as it is on its way.
+    ///
+    /// # Errors
+    /// 503 when all are taken.
+    pub fn admit_upload(&self) -> Result<OwnedSemaphorePermit, AppError> {
+        self.upload.clone().try_acquire_owned().map_err(|_| {
+            self.metrics.http_requests_shed(CapacityScope::Upload).inc();
+            error::OVERLOADED.because("Too many files are being uploaded.").retry_after(1)
+        })
     }
 
     fn places(&self, scope: CapacityScope) -> &Arc<Semaphore> {
         match scope {
             CapacityScope::Api => &self.api,
             CapacityScope::Webhook => &self.webhook,
+            CapacityScope::Upload => &self.upload,
         }
     }
 }

@@ -222,6 +222,8 @@ label_enum! {
         Api = "api",
         /// Webhooks.
         Webhook = "webhook",
+        /// Files on their way in.
+        Upload = "upload",
     }
 }
 

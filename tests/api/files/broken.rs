@@ -99,6 +99,25 @@ async fn an_upload_whose_connection_breaks_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_uploads_at_a_time_than_there_is_memory_for_are_told_to_come_back() {
+    let mut config = config();
+    config.files.max_uploads = 1;
+    let app = TestApp::start_with(config).await;
+    let operator = app.actor(Role::Operator, &[MOSCOW]).await;
+    let (id, path) = request(&operator).await;
+    let socket = begin(app.public, &operator, &path, 100_000);
+    eventually("the upload has begun", async || (!app.data.files().is_empty()).then_some(())).await;
+    let answer = upload(&operator, &path, photo(&png(2_000_000))).await;
+    assert_eq!(answer.header("retry-after"), "1");
+    answer.problem(503, "overloaded");
+    assert_eq!(app.scrape().await.value("http_requests_shed_total{scope=\"upload\"}"), 1.0);
+    operator.get(&format!("/api/v1/requests/{id}")).await.expect(200);
+    drop(socket);
+    nothing_is_left(&app).await;
+    upload(&operator, &path, photo(&png(2_000))).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_upload_has_the_time_that_it_needs_and_a_stalled_one_has_not() {
     let mut config = config();
     config.http.request_timeout_ms = 500;
