@@ -113,6 +113,9 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    IdempotencyLock = "idempotency_lock" "SELECT" "pg_locks";
+    IdempotencyFind = "idempotency_find" "SELECT" "idempotency_keys";
+    IdempotencyInsert = "idempotency_insert" "INSERT" "idempotency_keys";
     Retention = "retention" "UPDATE" "retained";
     LastBackup = "last_backup" "SELECT" "maintenance_runs";
     Import = "import" "INSERT" "imported_keys";

@@ -1,6 +1,9 @@
 //! Somebody who signs in and uses the API: an account, an address of their own, a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,12 +16,16 @@ use super::{
     api::{Answer, Api, Lane},
     tally::Tally,
 };
-use crate::{auth::Role, cli::demo::DemoUser, clock::Clock};
+use crate::{auth::Role, cli::demo::DemoUser, clock::Clock, http::idempotency};
 
 /// Tokens are renewed so long before they end.
 const AHEAD: TimeDelta = TimeDelta::seconds(30);
 /// Tries to sign in while others do, or the limit is used up by earlier runs.
 const TRIES: u32 = 30;
+/// How long somebody keeps sending what is not answered: a replica is back by then.
+const PERSISTENCE: Duration = Duration::from_secs(10);
+/// Before something is sent again for the first time; then twice as long each time, up to a second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A signed-in user.
 pub struct Person {
@@ -159,8 +166,10 @@ impl Person {
         None
     }
 
+    /// Sends it until it is answered. That has no effect twice: a POST has a key, and a PATCH names its version.
     async fn send(&self, method: &Method, path: &str, body: Option<&Value>, if_match: Option<&str>) -> Option<Answer> {
-        let mut refused = None;
+        let key = (*method == Method::POST).then(|| format!("{:032x}", rand::random::<u128>()));
+        let (started, mut pause, mut refused) = (Instant::now(), PAUSE, None);
         loop {
             let token = match self.token(refused.as_deref()).await {
                 Ok(token) => token,
@@ -176,7 +185,17 @@ impl Person {
             if let Some(etag) = if_match {
                 request = request.header(reqwest::header::IF_MATCH, etag);
             }
-            let answer = match self.api.send(request, Lane::Api, &self.tally).await {
+            if let Some(key) = &key {
+                request = request.header(idempotency::KEY, key);
+            }
+            let answer = self.api.send(request, Lane::Api, &self.tally).await;
+            if answer.as_ref().map_or(true, Answer::is_for_now) && started.elapsed() < PERSISTENCE {
+                self.tally.lock().sent_again += 1;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+                continue;
+            }
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
                     self.tally.disconnected(format!("{}: {method} {path}: {error}", self.login));
