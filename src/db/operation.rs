@@ -20,6 +20,7 @@ macro_rules! operations {
 operations! {
     Begin = "begin" "BEGIN" "transaction";
     Commit = "commit" "COMMIT" "transaction";
+    Rollback = "rollback" "ROLLBACK" "transaction";
     Limits = "limits" "SELECT" "pg_settings";
     Election = "election" "SELECT" "pg_locks";
     SessionCreate = "session_create" "INSERT" "sessions";

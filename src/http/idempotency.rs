@@ -8,6 +8,7 @@
 mod store;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -15,7 +16,7 @@ use std::{
 use axum::{
     body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts, uri::PathAndQuery},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::ToStrError, request::Parts, uri::PathAndQuery},
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
@@ -180,29 +181,48 @@ impl Once {
         commit: impl FnOnce(App, Tx) -> F,
     ) -> Result<Response, AppError> {
         let mut tx = app.db.begin().await?;
-        if let Some(keyed) = &self.0
-            && let Some(earlier) = keyed.earlier(app, caller, &mut tx).await?
-        {
-            return Ok(earlier);
-        }
-        let Answer { mut response, request_id, effect } = work(&mut tx).await?;
-        if let Some(keyed) = &self.0 {
-            response = keyed.keep(app, caller, &mut tx, response, request_id).await?;
-        }
-        let (keyed, app, committed) = (self.0.is_some(), app.clone(), commit(app.clone(), tx));
+        let (answer, outcome) = match self.attempt(app, caller, &mut tx, work).await {
+            Ok(done) => done,
+            Err(error) => {
+                if self.0.is_some() {
+                    // Whoever hears of the error may use the key again at once. A transaction that is dropped would hold
+                    // it a little longer.
+                    let _ = tx.rollback().await;
+                }
+                return Err(error);
+            }
+        };
+        let Answer { response, effect, .. } = answer;
+        let (app, committed) = (app.clone(), commit(app.clone(), tx));
         // In a task of its own: a caller who hangs up in between must not keep what was committed from being counted.
         let ending = async move {
             committed.await?;
             if let Some(effect) = effect {
                 effect(&app);
             }
-            if keyed {
-                app.metrics.idempotent_requests(IdempotencyOutcome::Executed).inc();
+            if let Some(outcome) = outcome {
+                app.metrics.idempotent_requests(outcome).inc();
             }
             Ok::<_, AppError>(())
         };
         tokio::spawn(stats::carried(ending.in_current_span())).await.map_err(AppError::internal)??;
         Ok(response)
+    }
+
+    /// The answer that is to be given once the transaction is committed.
+    async fn attempt(
+        &self,
+        app: &App,
+        caller: &Caller,
+        tx: &mut Tx,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<Answer, AppError>,
+    ) -> Result<(Answer, Option<IdempotencyOutcome>), AppError> {
+        let Some(keyed) = &self.0 else { return Ok((work(tx).await?, None)) };
+        if let Some(earlier) = keyed.earlier(app, caller, tx).await? {
+            return Ok((Answer::of(earlier), Some(IdempotencyOutcome::Replayed)));
+        }
+        let answer = work(tx).await?;
+        Ok((keyed.keep(app, caller, tx, answer).await?, Some(IdempotencyOutcome::Executed)))
     }
 
     /// Whether the caller has been answered under this key: for what is refused before it is read, which must not
@@ -240,42 +260,33 @@ impl Keyed {
             count(IdempotencyOutcome::Mismatch);
             return Err(error::IDEMPOTENCY_KEY_REUSED.into());
         }
-        count(IdempotencyOutcome::Replayed);
         replay(kept).map(Some)
     }
 
     /// What is asked for, and with which rights: what somebody was shown once is not repeated to them when they may
     /// see less.
     fn fingerprint(&self, caller: &Caller) -> Hash {
-        let mut cities = caller.city_filter().map(<[i64]>::to_vec);
-        cities.iter_mut().for_each(|cities| cities.sort_unstable());
+        let cities: Option<BTreeSet<i64>> = caller.city_filter().map(|cities| cities.iter().copied().collect());
         let rights = format!("{} {cities:?}", caller.principal.role.as_str());
         let body = self.body.0.get().copied().unwrap_or_default();
         digest(&[self.target.as_bytes(), &body, rights.as_bytes()])
     }
 
     /// Keeps the answer, and gives it back.
-    async fn keep(
-        &self,
-        app: &App,
-        caller: &Caller,
-        tx: &mut Tx,
-        response: Response,
-        request_id: Option<i64>,
-    ) -> Result<Response, AppError> {
-        let (parts, body) = response.into_parts();
+    async fn keep(&self, app: &App, caller: &Caller, tx: &mut Tx, answer: Answer) -> Result<Answer, AppError> {
+        let (parts, body) = answer.response.into_parts();
         let body = body.collect().await.map_err(AppError::internal)?.to_bytes();
         let headers =
             parts.headers.iter().map(|(name, value)| Ok((name.as_str().to_owned(), value.to_str()?.to_owned())));
-        let headers: Result<_, axum::http::header::ToStrError> = headers.collect();
+        let headers: Result<_, ToStrError> = headers.collect();
         let kept = Kept {
             fingerprint: self.fingerprint(caller).to_vec(),
             status: i16::try_from(parts.status.as_u16()).map_err(AppError::internal)?,
             headers: Json(headers.map_err(AppError::internal)?),
             body: body.to_vec(),
         };
-        store::insert(tx, caller.principal.user_id, &self.key, &kept, request_id, app.clock.now()).await?;
-        Ok(Response::from_parts(parts, Body::from(body)))
+        store::insert(tx, caller.principal.user_id, &self.key, &kept, answer.request_id, app.clock.now()).await?;
+        Ok(Answer { response: Response::from_parts(parts, Body::from(body)), ..answer })
     }
 }
 

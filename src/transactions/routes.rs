@@ -212,7 +212,7 @@ async fn reverse(
         let view = store::by_id(tx, &caller, reversal).await?.ok_or(error::NOT_FOUND)?;
         let entry = booked(AuditAction::TransactionReversed, &view).with("reverses_id", id);
         audit::record(tx, By::caller(&caller), entry, now).await?;
-        let effect = (original.r#type == INCOME).then(|| Effect::Refund(original.city, original.amount));
+        let effect = (original.r#type == INCOME).then_some(Effect::Refund(original.city, original.amount));
         Ok(created(view, effect))
     };
     once.run(&app, &caller, reverse).await
