@@ -48,12 +48,14 @@ problems! {
     TRANSITION_NOT_ALLOWED = CONFLICT "transition_not_allowed" "The service request cannot make this move now";
     BODY_TOO_SLOW = REQUEST_TIMEOUT "body_too_slow" "The body took too long to arrive";
     CONFLICT = CONFLICT "conflict" "This clashes with what is stored";
+    IDEMPOTENCY_IN_FLIGHT = CONFLICT "idempotency_in_flight" "This Idempotency-Key is being worked on; try again";
     STALE = PRECONDITION_FAILED "stale" "It was changed by somebody else; read it again";
     TOO_LARGE = PAYLOAD_TOO_LARGE "too_large" "The body is too large";
     URI_TOO_LONG = URI_TOO_LONG "uri_too_long" "The address is too long";
     HEAD_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "head_too_large" "The headers are too large or too many";
     WRONG_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "wrong_media_type" "This body type is not accepted here";
     INVALID = UNPROCESSABLE_ENTITY "invalid" "Some fields are not valid";
+    IDEMPOTENCY_KEY_REUSED = UNPROCESSABLE_ENTITY "idempotency_key_reused" "This Idempotency-Key was used for something else, or with other rights";
     RANGE_NOT_SATISFIABLE = RANGE_NOT_SATISFIABLE "range_not_satisfiable" "There is no such part";
     IF_MATCH_REQUIRED = PRECONDITION_REQUIRED "if_match_required" "Send If-Match with the ETag you read";
     RATE_LIMITED = TOO_MANY_REQUESTS "rate_limited" "Too many requests; wait";

@@ -1,6 +1,6 @@
 //! `/api/v1/calls`: HTTP only.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -11,10 +11,12 @@ use super::{
 use crate::{
     app::App,
     auth::caller::CallHandler,
+    db::Tx,
     error::{self, AppError, Problem},
     http::{
         cursor::{self, Cursor, Page, PageParams},
         extract::{Id, ValidJson, ValidQuery},
+        idempotency::{Answer, Once},
     },
     phone,
     requests::{self, flow, model::EventKind},
@@ -99,24 +101,27 @@ async fn read(caller: CallHandler, State(app): State<App>, Id(id): Id) -> Result
 ))]
 async fn link(
     caller: CallHandler,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     ValidJson(body): ValidJson<Link>,
-) -> Result<Json<CallView>, AppError> {
-    let mut tx = app.db.begin().await?;
-    let call = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    if call.request_id.is_some_and(|linked| linked != body.request_id) {
-        return Err(error::CONFLICT.because("This call belongs to another service request."));
-    }
-    // Locked, so that it is not deleted meanwhile: the call would have left triage for nothing.
-    let request = requests::store::lock(&mut tx, &caller, body.request_id).await?;
-    let request = request.ok_or_else(|| AppError::invalid_field("/request_id", "is no service request of yours"))?;
-    if call.request_id.is_none() {
-        store::link(&mut tx, id, request.id, request.city_id).await?;
-        let diff = json!({ "call_id": [null, id] });
-        flow::append(&mut tx, &caller, request.id, EventKind::CallAttached, app.clock.now(), diff).await?;
-    }
-    let linked = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    tx.commit().await?;
-    Ok(Json(linked))
+) -> Result<Response, AppError> {
+    let link = async |tx: &mut Tx| {
+        let call = store::lock(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        if call.request_id.is_some_and(|linked| linked != body.request_id) {
+            return Err(error::CONFLICT.because("This call belongs to another service request."));
+        }
+        // Locked, so that it is not deleted meanwhile: the call would have left triage for nothing.
+        let request = requests::store::lock(tx, &caller, body.request_id).await?;
+        let request =
+            request.ok_or_else(|| AppError::invalid_field("/request_id", "is no service request of yours"))?;
+        if call.request_id.is_none() {
+            store::link(tx, id, request.id, request.city_id).await?;
+            let diff = json!({ "call_id": [null, id] });
+            flow::append(tx, &caller, request.id, EventKind::CallAttached, app.clock.now(), diff).await?;
+        }
+        let linked = store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        Ok(Answer::of(Json(linked)).about(request.id))
+    };
+    once.run(&app, &caller, link).await
 }

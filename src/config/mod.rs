@@ -138,7 +138,7 @@ sections! {
     /// How long things are kept.
     Retention {
         interval_s: u64, batch_rows: u32, inbox_days: u32, sessions_days: u32, login_attempts_days: u32,
-        audit_days: u32, personal_data_days: u32,
+        idempotency_days: u32, audit_days: u32, personal_data_days: u32,
     }
     /// What every provider has in common.
     Telephony { region: String, dedupe_window_s: u32 }
@@ -289,6 +289,7 @@ impl Config {
             ("retention.inbox_days", self.retention.inbox_days),
             ("retention.sessions_days", self.retention.sessions_days),
             ("retention.login_attempts_days", self.retention.login_attempts_days),
+            ("retention.idempotency_days", self.retention.idempotency_days),
             ("retention.audit_days", self.retention.audit_days),
             ("retention.personal_data_days", self.retention.personal_data_days),
         ] {

@@ -20,6 +20,7 @@ macro_rules! operations {
 operations! {
     Begin = "begin" "BEGIN" "transaction";
     Commit = "commit" "COMMIT" "transaction";
+    Rollback = "rollback" "ROLLBACK" "transaction";
     Limits = "limits" "SELECT" "pg_settings";
     Election = "election" "SELECT" "pg_locks";
     SessionCreate = "session_create" "INSERT" "sessions";
@@ -113,6 +114,9 @@ operations! {
     CallList = "call_list" "SELECT" "calls";
     CallUpsert = "call_upsert" "INSERT" "calls";
     CallLink = "call_link" "UPDATE" "calls";
+    IdempotencyLock = "idempotency_lock" "SELECT" "pg_locks";
+    IdempotencyFind = "idempotency_find" "SELECT" "idempotency_keys";
+    IdempotencyInsert = "idempotency_insert" "INSERT" "idempotency_keys";
     Retention = "retention" "UPDATE" "retained";
     LastBackup = "last_backup" "SELECT" "maintenance_runs";
     Import = "import" "INSERT" "imported_keys";

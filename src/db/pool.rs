@@ -353,6 +353,18 @@ impl Conn {
 pub struct Tx(Conn);
 
 impl Tx {
+    /// Undoes it, and gives up its locks, before anybody is answered; dropped, it does so a little later.
+    ///
+    /// # Errors
+    /// When that is not confirmed: then the connection is broken, and the server does it by itself.
+    pub async fn rollback(self) -> Result<(), DbError> {
+        let Conn { link, telemetry, .. } = self.0;
+        match link {
+            Link::Transaction(transaction) => telemetry.run(DbOperation::Rollback, transaction.rollback()).await,
+            Link::Pooled(_) | Link::Alone(_) => Ok(()),
+        }
+    }
+
     /// Makes it durable.
     ///
     /// # Errors

@@ -8,13 +8,16 @@ pub mod store;
 
 pub use model::Dictionaries;
 
+use axum::response::Response;
 use tracing::Instrument;
 
 use crate::{
     app::App,
+    auth::Caller,
     cache::Key,
     db::{DbError, Tx},
     error::AppError,
+    http::idempotency::{Answer, Once},
 };
 
 /// All dictionaries, from the cache or on a connection of their own: not to be called inside a
@@ -24,6 +27,19 @@ use crate::{
 /// As the database.
 pub async fn cached(app: &App) -> Result<Dictionaries, DbError> {
     app.cache.get_or_load(&Key::dictionary("all"), async { store::load(&mut app.db.acquire().await?).await }).await
+}
+
+/// Does what a POST asks for, once, and ends with [`commit`].
+///
+/// # Errors
+/// As `work`, [`Once::run`] and [`commit`].
+pub async fn once(
+    app: &App,
+    caller: &Caller,
+    once: Once,
+    work: impl AsyncFnOnce(&mut Tx) -> Result<Answer, AppError>,
+) -> Result<Response, AppError> {
+    once.run_until(app, caller, work, |app, tx| async move { commit(&app, tx).await }).await
 }
 
 /// Commits a change of dictionaries and forgets what is cached. In a task of its own: a caller who

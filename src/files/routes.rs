@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde_json::json;
 use tracing::Instrument;
@@ -30,6 +30,7 @@ use crate::{
         cursor::{Cursor, Page, PageParams},
         etag::IfMatch,
         extract::{Id, ValidQuery},
+        idempotency::{Answer, Once},
     },
     requests::{self, flow, model::EventKind},
     transactions,
@@ -59,21 +60,25 @@ pub fn router() -> OpenApiRouter<App> {
 ))]
 async fn attach_to_request(
     caller: Commenter,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     upload: Upload,
 ) -> Result<Response, AppError> {
     let owner = Owner::Request(id);
     let mut db = app.db.acquire().await?;
-    requests::store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    check_room(&app, &mut db, owner).await?;
+    if !once.is_answered(&mut db, &caller).await? {
+        requests::store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        check_room(&app, &mut db, owner).await?;
+    }
     // A client's pace must not hold a connection.
     drop(db);
-    let received = upload.receive(&app).await?;
-    let mut tx = app.db.begin().await?;
-    let caller = caller.again(&mut tx, Action::Comment, app.clock.now()).await?;
-    requests::store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    attach(&app, &caller, tx, owner, received).await
+    let (received, caller) = receive(&app, &caller, Action::Comment, &once, upload).await?;
+    let attach = async |tx: &mut Tx| {
+        requests::store::lock(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        Ok(attach(&app, &caller, tx, owner, received).await?.about(id))
+    };
+    once.run(&app, &caller, attach).await
 }
 
 /// Attach a file to a transaction
@@ -93,23 +98,42 @@ async fn attach_to_request(
 ))]
 async fn attach_to_transaction(
     caller: TransactionManager,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     upload: Upload,
 ) -> Result<Response, AppError> {
     let owner = Owner::Transaction(id);
     let mut db = app.db.acquire().await?;
-    transactions::store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    check_room(&app, &mut db, owner).await?;
-    drop(db);
-    let received = upload.receive(&app).await?;
-    let mut tx = app.db.begin().await?;
-    let caller = caller.again(&mut tx, Action::ManageTransactions, app.clock.now()).await?;
-    transactions::store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    if !store::lock_transaction(&mut tx, id).await? {
-        return Err(error::NOT_FOUND.into());
+    if !once.is_answered(&mut db, &caller).await? {
+        transactions::store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        check_room(&app, &mut db, owner).await?;
     }
-    attach(&app, &caller, tx, owner, received).await
+    drop(db);
+    let (received, caller) = receive(&app, &caller, Action::ManageTransactions, &once, upload).await?;
+    let attach = async |tx: &mut Tx| {
+        transactions::store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        if !store::lock_transaction(tx, id).await? {
+            return Err(error::NOT_FOUND.into());
+        }
+        attach(&app, &caller, tx, owner, received).await
+    };
+    once.run(&app, &caller, attach).await
+}
+
+/// Reads an upload, which may take minutes, and who the caller is afterwards.
+async fn receive(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    once: &Once,
+    upload: Upload,
+) -> Result<(Received, Caller), AppError> {
+    let received = upload.receive(app).await?;
+    let Received { kind, name, stored, .. } = &received;
+    once.note_body(&[kind.as_str().as_bytes(), name.as_bytes(), stored.sha256.as_bytes()]);
+    let caller = caller.again(&mut app.db.acquire().await?, action, app.clock.now()).await?;
+    Ok((received, caller))
 }
 
 async fn check_room(app: &App, db: &mut Conn, owner: Owner) -> Result<(), AppError> {
@@ -124,18 +148,17 @@ async fn check_room(app: &App, db: &mut Conn, owner: Owner) -> Result<(), AppErr
 async fn attach(
     app: &App,
     caller: &Caller,
-    mut tx: Tx,
+    tx: &mut Tx,
     owner: Owner,
     mut received: Received,
-) -> Result<Response, AppError> {
+) -> Result<Answer, AppError> {
     let now = app.clock.now();
-    check_room(app, &mut tx, owner).await?;
-    let view = store::insert(&mut tx, owner, &received, caller.principal.user_id, now).await?;
-    note(&mut tx, caller, &view, EventKind::FileAttached, json!([null, view.id]), now).await?;
+    check_room(app, tx, owner).await?;
+    let view = store::insert(tx, owner, &received, caller.principal.user_id, now).await?;
+    note(tx, caller, &view, EventKind::FileAttached, json!([null, view.id]), now).await?;
     received.stored.keep();
-    tx.commit().await?;
     let (location, etag) = (format!("/api/v1/files/{}", view.id), serve::etag(&view.sha256));
-    Ok((StatusCode::CREATED, [(header::LOCATION, location), (header::ETAG, etag)], Json(view)).into_response())
+    Ok(Answer::of((StatusCode::CREATED, [(header::LOCATION, location), (header::ETAG, etag)], Json(view))))
 }
 
 /// Tells of a file in the history of its service request; the ledger has none.

@@ -13,7 +13,7 @@ use axum::{
 use tower::{Layer, ServiceExt};
 use tower_http::cors::CorsLayer;
 
-use super::csrf;
+use super::{csrf, idempotency};
 
 /// What pages of these origins may do.
 pub fn policy(origins: &[String]) -> CorsLayer {
@@ -29,7 +29,7 @@ pub fn policy(origins: &[String]) -> CorsLayer {
             header::RANGE,
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("traceparent"),
-            HeaderName::from_static("idempotency-key"),
+            idempotency::KEY,
             csrf::HEADER,
         ])
         .expose_headers([
@@ -39,6 +39,7 @@ pub fn policy(origins: &[String]) -> CorsLayer {
             header::RETRY_AFTER,
             HeaderName::from_static("ratelimit"),
             HeaderName::from_static("ratelimit-policy"),
+            idempotency::REPLAYED,
         ])
         .max_age(Duration::from_mins(10))
 }

@@ -24,6 +24,7 @@ use crate::{
     app::App,
     auth::Principal,
     error::{self, AppError, FieldError},
+    http::idempotency::BodyDigest,
 };
 
 /// Input that knows what it must satisfy beyond its types.
@@ -121,6 +122,7 @@ const LONG: Duration = Duration::from_millis(500);
 /// meanwhile.
 pub async fn body(request: Request, app: &App) -> Result<Bytes, AppError> {
     let (sender, started) = (request.extensions().get::<Principal>().cloned(), Instant::now());
+    let digest = request.extensions().get::<BodyDigest>().cloned();
     let patience = Duration::from_millis(app.config.http.stall_timeout_ms);
     let whole = timeout(patience, Bytes::from_request(request, app)).await.map_err(|_| error::BODY_TOO_SLOW)?;
     let whole = whole.map_err(|rejection: BytesRejection| {
@@ -134,6 +136,9 @@ pub async fn body(request: Request, app: &App) -> Result<Bytes, AppError> {
         && started.elapsed() > LONG
     {
         sender.check_again(app).await?;
+    }
+    if let Some(digest) = digest {
+        digest.note(&[&whole]);
     }
     Ok(whole)
 }

@@ -12,6 +12,7 @@ pub mod etag;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod idempotency;
 pub mod listen;
 pub mod observe;
 pub mod rate_limit;

@@ -62,6 +62,12 @@ pub async fn scope<T>(stats: Arc<RequestStats>, work: impl Future<Output = T>) -
     CURRENT.scope(stats, work).await
 }
 
+/// Work that counts for the current request, though it runs in a task of its own.
+pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let stats = CURRENT.try_with(Arc::clone).unwrap_or_default();
+    scope(stats, work)
+}
+
 /// Adds one statement; outside a request (workers) nothing is kept.
 pub fn record_query(elapsed: Duration) {
     let _ = CURRENT.try_with(|stats| {

@@ -40,6 +40,8 @@ enum Step {
     LoginAttempts,
     /// Failures to sign in that lock nobody any more.
     LoginFailures,
+    /// Answers for whoever sends a POST again. Those about a request go with what it says about its client.
+    IdempotencyKeys,
     /// What ended requests say about clients.
     Requests,
     /// Numbers in calls. After the requests: a call waits for the request it belongs to.
@@ -64,6 +66,7 @@ pub async fn sweep(app: &App, db: &mut Conn) -> Result<(), DbError> {
         (Step::Sessions, kept.sessions_days),
         (Step::LoginAttempts, kept.login_attempts_days),
         (Step::LoginFailures, FAILURE_DAYS),
+        (Step::IdempotencyKeys, kept.idempotency_days),
         (Step::Requests, kept.personal_data_days),
         (Step::Calls, kept.personal_data_days),
         (Step::Files, kept.personal_data_days),
@@ -89,6 +92,7 @@ async fn exhaust(app: &App, db: &mut Conn, step: Step, before: DateTime<Utc>) ->
             Step::Sessions => store::delete_sessions(db, before, limit).await?,
             Step::LoginAttempts => store::delete_login_attempts(db, before, limit).await?,
             Step::LoginFailures => store::delete_login_failures(db, before, limit).await?,
+            Step::IdempotencyKeys => store::delete_idempotency_keys(db, before, limit).await?,
             Step::Requests => store::anonymise_requests(db, before, app.clock.now(), limit).await?,
             Step::Calls => store::anonymise_calls(db, before, app.clock.now(), limit).await?,
             Step::Files => remove_objects(app, db, RetentionTable::Files, before, limit).await?,

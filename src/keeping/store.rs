@@ -95,6 +95,23 @@ pub async fn delete_login_failures(db: &mut Conn, before: DateTime<Utc>, limit: 
     Ok(Removed::of(RetentionTable::LoginFailures, done.rows_affected(), limit))
 }
 
+/// Deletes answers from before that were kept for whoever sends the same again.
+///
+/// # Errors
+/// As the database.
+pub async fn delete_idempotency_keys(db: &mut Conn, before: DateTime<Utc>, limit: i64) -> Result<Removed, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query!(
+        "DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+             SELECT user_id, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2
+                FOR UPDATE SKIP LOCKED)",
+        before,
+        limit
+    );
+    let done = telemetry.run(DbOperation::Retention, query.execute(pg)).await?;
+    Ok(Removed::of(RetentionTable::IdempotencyKeys, done.rows_affected(), limit))
+}
+
 /// Deletes entries of the audit log from before. That they are a year old the database insists on, and
 /// counts for itself: a clock of ours that is ahead must not stop the job.
 ///
@@ -186,6 +203,9 @@ async fn anonymise_requests_begun(
     let requests = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
     let query = sqlx::query!("UPDATE request_comments SET body = $2 WHERE request_id = ANY($1)", &ids, REMOVED);
     let comments = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
+    // However young: somebody may have written about the client long after the end.
+    let query = sqlx::query!("DELETE FROM idempotency_keys WHERE request_id = ANY($1)", &ids);
+    let answers = telemetry.run(DbOperation::Retention, query.execute(&mut *pg)).await?.rows_affected();
     // What the history's trigger asks for; it ends with the transaction.
     let query =
         sqlx::query_scalar!(r#"SELECT set_config('switchboard.anonymising', 'on', true) IS NOT NULL AS "set!""#);
@@ -209,6 +229,7 @@ async fn anonymise_requests_begun(
         rows: vec![
             (RetentionTable::Requests, requests),
             (RetentionTable::RequestComments, comments),
+            (RetentionTable::IdempotencyKeys, answers),
             (RetentionTable::RequestEvents, events),
             (RetentionTable::Clients, numbers),
         ],

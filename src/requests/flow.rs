@@ -1,6 +1,6 @@
 //! One move of a service request: lock, decide, write, book the money, append the history, all in
 //! one transaction. Metrics are recorded after the commit, so that they never tell of what was
-//! rolled back.
+//! rolled back: whoever commits is handed the [`Effect`]s.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive};
@@ -80,20 +80,24 @@ fn rubles(amount: Decimal) -> f64 {
     amount.to_f64().unwrap_or(0.0).max(0.0)
 }
 
+/// A request that was moved, and what that means once it is committed.
+type Moved = (RequestView, Vec<Effect>);
+
 /// Moves a request to `body.to`.
 ///
 /// # Errors
 /// 404 out of scope, 412 stale, 409 not a move, 403 not for this role, 422 something missing.
 pub async fn transition(
     app: &App,
+    tx: &mut Tx,
     caller: &Caller,
     id: i64,
     if_match: &IfMatch,
     body: Move,
-) -> Result<RequestView, AppError> {
+) -> Result<Moved, AppError> {
     // `Move::validate` has seen that it is there.
     let to = body.to.ok_or(error::INVALID)?;
-    advance(app, caller, id, if_match, to, body, None).await
+    advance(app, tx, caller, id, if_match, to, body, None).await
 }
 
 /// Offers a waiting request to a master.
@@ -102,30 +106,31 @@ pub async fn transition(
 /// As [`transition`]; 422 when the user is no active master of the request's city.
 pub async fn assign(
     app: &App,
+    tx: &mut Tx,
     caller: &Caller,
     id: i64,
     if_match: &IfMatch,
     master_id: i64,
-) -> Result<RequestView, AppError> {
-    advance(app, caller, id, if_match, Status::Offered, Move::default(), Some(master_id)).await
+) -> Result<Moved, AppError> {
+    advance(app, tx, caller, id, if_match, Status::Offered, Move::default(), Some(master_id)).await
 }
 
 async fn advance(
     app: &App,
+    tx: &mut Tx,
     caller: &Caller,
     id: i64,
     if_match: &IfMatch,
     to: Status,
     body: Move,
     master_id: Option<i64>,
-) -> Result<RequestView, AppError> {
+) -> Result<Moved, AppError> {
     let now = app.clock.now();
     let reject = |reason: RejectionReason, error: AppError| {
         app.metrics.request_transition_rejections(reason).inc();
         error
     };
-    let mut tx = app.db.begin().await?;
-    let before = store::lock(&mut tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
+    let before = store::lock(tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(before.version).map_err(|error| reject(RejectionReason::Stale, error))?;
     let role = caller.principal.role;
     let rule = state::decide(before.status, to, role).map_err(|refusal| match refusal {
@@ -143,24 +148,22 @@ async fn advance(
     let mut next = with_input(&before, &body, master_id);
     check_fields(rule, &next, &body).map_err(|error| reject(RejectionReason::MissingField, error))?;
     if let Some(master_id) = master_id
-        && !store::is_master_of_city(&mut tx, master_id, before.city_id).await?
+        && !store::is_master_of_city(tx, master_id, before.city_id).await?
     {
         let error = AppError::invalid_field("/master_id", "is no active master of this city");
         return Err(reject(RejectionReason::MissingField, error));
     }
     let mut effects = settle(&mut next, &before, to, now);
     let actor_id = caller.principal.user_id;
-    effects.extend(book(&mut tx, &mut next, &before, actor_id, now).await?);
-    let written = write(&mut tx, &mut next, &before, Some(actor_id), body.reason.as_deref()).await;
+    effects.extend(book(tx, &mut next, &before, actor_id, now).await?);
+    let written = write(tx, &mut next, &before, Some(actor_id), body.reason.as_deref()).await;
     written.map_err(|error| match error.constraint() {
         Some("requests_anonymised_stays_closed") => {
             error::CONFLICT.because("Its personal data has been removed, so it cannot be opened again.")
         }
         _ => error.into(),
     })?;
-    tx.commit().await?;
-    record(&app.metrics, &effects);
-    Ok(next)
+    Ok((next, effects))
 }
 
 /// Writes a move that is decided: the row and the history.

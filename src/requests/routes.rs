@@ -21,12 +21,14 @@ use super::{
 use crate::{
     app::App,
     auth::caller::{Commenter, RequestAssigner, RequestDeleter, RequestEditor, RequestMover, RequestReader},
+    db::Tx,
     dictionaries::{self, Dictionaries},
     error::{self, AppError, Problem},
     http::{
         cursor::{Cursor, Page, PageParams},
         etag::{IfMatch, etag},
         extract::{Id, ValidJson, ValidQuery},
+        idempotency::{Answer, Once},
     },
     phone,
 };
@@ -74,46 +76,49 @@ async fn list(
 ))]
 async fn create(
     caller: RequestEditor,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewRequest>,
 ) -> Result<Response, AppError> {
-    let dictionaries = dictionaries::cached(&app).await?;
-    let city = dictionaries.cities.iter().find(|city| city.code == body.city && city.active);
-    // A city of somebody else is as unknown as one that does not exist.
-    let city = city
-        .filter(|city| caller.may_act_in(city.id))
-        .ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
-    check_codes(&dictionaries, body.r#type.as_deref(), body.direction.as_deref())?;
     let phone = phone::normalise(&body.phone, &app.config.telephony.region)
         .ok_or_else(|| AppError::invalid_field("/phone", "is no phone number"))?;
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    let row = NewRow {
-        client_id: store::upsert_client(&mut tx, &phone, now).await?,
-        city: &city.code,
-        kind: body.r#type.as_deref(),
-        direction: body.direction.as_deref(),
-        campaign_id: None,
-        source: Source::Manual,
-        client_name: body.client_name.as_deref(),
-        description: body.description.as_deref(),
-        address: body.address.as_deref(),
-        created_by: Some(caller.principal.user_id),
-        at: now,
+    let dictionaries = dictionaries::cached(&app).await?;
+    let create = async |tx: &mut Tx| {
+        let city = dictionaries.cities.iter().find(|city| city.code == body.city && city.active);
+        // A city of somebody else is as unknown as one that does not exist.
+        let city = city
+            .filter(|city| caller.may_act_in(city.id))
+            .ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
+        check_codes(&dictionaries, body.r#type.as_deref(), body.direction.as_deref())?;
+        let now = app.clock.now();
+        let row = NewRow {
+            client_id: store::upsert_client(tx, &phone, now).await?,
+            city: &city.code,
+            kind: body.r#type.as_deref(),
+            direction: body.direction.as_deref(),
+            campaign_id: None,
+            source: Source::Manual,
+            client_name: body.client_name.as_deref(),
+            description: body.description.as_deref(),
+            address: body.address.as_deref(),
+            created_by: Some(caller.principal.user_id),
+            at: now,
+        };
+        let created = store::insert(tx, &row).await?;
+        let view = store::by_id(tx, &caller, created.id).await?.ok_or(error::NOT_FOUND)?;
+        let effect = Effect::Created { source: Source::Manual, kind: created.kind, city: city.code.clone() };
+        let location = [(header::LOCATION, format!("/api/v1/requests/{}", created.id))];
+        let answer = Answer::of((location, tagged(StatusCode::CREATED, view))).about(created.id);
+        Ok(answer.then(move |app| flow::record(&app.metrics, &[effect])))
     };
-    let created = store::insert(&mut tx, &row).await?;
-    let view = store::by_id(&mut tx, &caller, created.id).await?.ok_or(error::NOT_FOUND)?;
-    tx.commit().await?;
-    flow::record(
-        &app.metrics,
-        &[Effect::Created { source: Source::Manual, kind: created.kind, city: city.code.clone() }],
-    );
-    let location = format!("/api/v1/requests/{}", view.id);
-    let mut response = tagged(StatusCode::CREATED, view);
-    if let Ok(location) = location.try_into() {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    once.run(&app, &caller, create).await
+}
+
+/// The answer to a move.
+fn moved((view, effects): (RequestView, Vec<Effect>)) -> Answer {
+    let id = view.id;
+    let answer = Answer::of(tagged(StatusCode::OK, view)).about(id);
+    answer.then(move |app| flow::record(&app.metrics, &effects))
 }
 
 fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Option<&str>) -> Result<(), AppError> {
@@ -197,12 +202,14 @@ async fn remove(
 ))]
 async fn transition(
     caller: RequestMover,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
     ValidJson(body): ValidJson<Move>,
 ) -> Result<Response, AppError> {
-    flow::transition(&app, &caller, id, &if_match, body).await.map(|view| tagged(StatusCode::OK, view))
+    let work = async |tx: &mut Tx| flow::transition(&app, tx, &caller, id, &if_match, body).await.map(moved);
+    once.run(&app, &caller, work).await
 }
 
 /// Offer a waiting service request to a master
@@ -218,12 +225,14 @@ async fn transition(
 ))]
 async fn assign(
     caller: RequestAssigner,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
     ValidJson(body): ValidJson<Assignment>,
 ) -> Result<Response, AppError> {
-    flow::assign(&app, &caller, id, &if_match, body.master_id).await.map(|view| tagged(StatusCode::OK, view))
+    let work = async |tx: &mut Tx| flow::assign(&app, tx, &caller, id, &if_match, body.master_id).await.map(moved);
+    once.run(&app, &caller, work).await
 }
 
 /// List the comments, oldest first
@@ -255,17 +264,19 @@ async fn list_comments(
 ))]
 async fn comment(
     caller: Commenter,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     ValidJson(body): ValidJson<NewComment>,
-) -> Result<(StatusCode, Json<Comment>), AppError> {
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    let comment = store::insert_comment(&mut tx, id, caller.principal.user_id, &body.body, now).await?;
-    flow::append(&mut tx, &caller, id, EventKind::Commented, now, Value::Object(Map::new())).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(comment)))
+) -> Result<Response, AppError> {
+    let write = async |tx: &mut Tx| {
+        let now = app.clock.now();
+        store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        let comment = store::insert_comment(tx, id, caller.principal.user_id, &body.body, now).await?;
+        flow::append(tx, &caller, id, EventKind::Commented, now, Value::Object(Map::new())).await?;
+        Ok(Answer::of((StatusCode::CREATED, Json(comment))).about(id))
+    };
+    once.run(&app, &caller, write).await
 }
 
 /// What happened to a service request, oldest first

@@ -1,6 +1,6 @@
 //! `/api/v1/security`: HTTP only.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -11,10 +11,12 @@ use crate::{
     app::App,
     audit::By,
     auth::{caller::SecurityOfficer, lockout},
+    db::Tx,
     error::{self, AppError, Problem},
     http::{
         cursor::{Cursor, Page, PageParams},
         extract::{ValidJson, ValidQuery},
+        idempotency::{Answer, Once},
     },
 };
 
@@ -76,15 +78,17 @@ async fn locked_accounts(
 ))]
 async fn unlock(
     caller: SecurityOfficer,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<Unlock>,
-) -> Result<Json<Unlocked>, AppError> {
-    let mut tx = app.db.begin().await?;
-    let user_id = store::user_by_login(&mut tx, &body.login.to_lowercase()).await?;
-    let user_id = user_id.ok_or_else(|| error::NOT_FOUND.because("Nobody has this login."))?;
-    let unlocked = lockout::unlock(&mut tx, By::caller(&caller), user_id, app.clock.now()).await?;
-    tx.commit().await?;
-    Ok(Json(Unlocked { unlocked }))
+) -> Result<Response, AppError> {
+    let unlock = async |tx: &mut Tx| {
+        let user_id = store::user_by_login(tx, &body.login.to_lowercase()).await?;
+        let user_id = user_id.ok_or_else(|| error::NOT_FOUND.because("Nobody has this login."))?;
+        let unlocked = lockout::unlock(tx, By::caller(&caller), user_id, app.clock.now()).await?;
+        Ok(Answer::of(Json(Unlocked { unlocked })))
+    };
+    once.run(&app, &caller, unlock).await
 }
 
 /// List who changed what, newest first

@@ -11,9 +11,9 @@ use prometheus::{
 };
 
 use super::labels::{
-    AuthResult, CacheName, CacheResult, CapacityScope, Dependency, DictionaryCode, DropReason, Label, LogLevel, Method,
-    PoolState, RateLimitScope, RecordingOutcome, RefreshResult, RejectionReason, ReloadResult, RetentionTable, Route,
-    SqlstateClass, Status, Values, WebhookOutcome,
+    AuthResult, CacheName, CacheResult, CapacityScope, Dependency, DictionaryCode, DropReason, IdempotencyOutcome,
+    Label, LogLevel, Method, PoolState, RateLimitScope, RecordingOutcome, RefreshResult, RejectionReason, ReloadResult,
+    RetentionTable, Route, SqlstateClass, Status, Values, WebhookOutcome,
 };
 use crate::{
     auth::Role,
@@ -358,6 +358,8 @@ catalogue! {
         "Passwords hashed anew at a sign-in, because the cost or the pepper had changed.";
     counter rate_limited = "rate_limited_total" [zero] { scope: RateLimitScope }
         "HTTP requests turned away by a rate limit.";
+    counter idempotent_requests = "switchboard_idempotent_requests_total" [zero] { outcome: IdempotencyOutcome }
+        "POSTs with an Idempotency-Key: done, answered as before, or turned away; those that failed are not counted.";
     counter http_requests_shed = "http_requests_shed_total" [zero] { scope: CapacityScope }
         "HTTP requests turned away because as many were being served as may be.";
     gauge tls_certificate_not_after = "tls_certificate_not_after_timestamp_seconds" {}

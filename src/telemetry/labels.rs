@@ -202,6 +202,20 @@ label_enum! {
 }
 
 label_enum! {
+    /// What became of a POST with an Idempotency-Key.
+    pub enum IdempotencyOutcome {
+        /// It was new, and was done.
+        Executed = "executed",
+        /// It had been done: the first answer was given again.
+        Replayed = "replayed",
+        /// Turned away while another one with its key was being worked on.
+        InFlight = "in_flight",
+        /// Turned away because its key was used for something else.
+        Mismatch = "mismatch",
+    }
+}
+
+label_enum! {
     /// What became of an attempt to refresh a session.
     pub enum RefreshResult {
         /// New tokens.
@@ -268,6 +282,8 @@ label_enum! {
         LoginAttempts = "login_attempts",
         /// Deleted.
         LoginFailures = "login_failures",
+        /// Deleted.
+        IdempotencyKeys = "idempotency_keys",
         /// Deleted.
         AuditLog = "audit_log",
         /// Anonymised.

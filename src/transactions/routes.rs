@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use rust_decimal::Decimal;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -17,11 +17,13 @@ use crate::{
     app::App,
     audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::{TransactionManager, TransactionReader},
+    db::Tx,
     dictionaries,
     error::{self, AppError, Problem},
     http::{
         cursor::{self, Cursor, Page},
         extract::{FieldErrors, Id, ValidJson, ValidQuery},
+        idempotency::{Answer, Once},
     },
     requests::{
         self,
@@ -38,10 +40,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(reverse))
 }
 
-/// 201 with where to find it.
-fn created(view: TransactionView) -> Response {
+/// 201 with where to find it, and what it means for the business metrics.
+fn created(view: TransactionView, effect: Option<Effect>) -> Answer {
     let location = format!("/api/v1/transactions/{}", view.id);
-    (StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response()
+    let answer = Answer::of((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)));
+    answer.then(move |app| flow::record(&app.metrics, effect.as_slice()))
 }
 
 /// What the audit log says about an entry of the ledger.
@@ -90,48 +93,48 @@ async fn list(
 ))]
 async fn book(
     caller: TransactionManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewTransaction>,
 ) -> Result<Response, AppError> {
     let dictionaries = dictionaries::cached(&app).await?;
-    // Of a city that was closed, too: its last bills come later.
-    let city = dictionaries.cities.iter().find(|city| city.code == body.city && caller.may_act_in(city.id));
-    let city = city.ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
-    let mut tx = app.db.begin().await?;
-    let mut errors = FieldErrors::default();
-    let sign = store::sign_of(&mut tx, &body.r#type).await?;
-    errors.check(sign.is_some(), "/type", "is no type that is booked by hand");
-    if let Some(id) = body.request_id {
-        let request = requests::store::by_id(&mut tx, &caller, id).await?;
-        let here = request.is_some_and(|request| request.city_id == city.id);
-        errors.check(here, "/request_id", "is no service request of this city");
-    }
-    if let Some(id) = body.master_id {
-        let here = store::has_been_master_of_city(&mut tx, id, city.id).await?;
-        errors.check(here, "/master_id", "is no master of this city");
-    }
-    errors.into_result()?;
-    let entry = NewEntry {
-        city_id: city.id,
-        kind: &body.r#type,
-        amount: body.amount * sign.unwrap_or(Decimal::ONE),
-        request_id: body.request_id,
-        master_id: body.master_id,
-        automatic: false,
-        reverses_id: None,
-        note: body.note.as_deref(),
-        reason: None,
-        actor_id: caller.principal.user_id,
-        at: app.clock.now(),
+    let book = async |tx: &mut Tx| {
+        // Of a city that was closed, too: its last bills come later.
+        let city = dictionaries.cities.iter().find(|city| city.code == body.city && caller.may_act_in(city.id));
+        let city = city.ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
+        let mut errors = FieldErrors::default();
+        let sign = store::sign_of(tx, &body.r#type).await?;
+        errors.check(sign.is_some(), "/type", "is no type that is booked by hand");
+        if let Some(id) = body.request_id {
+            let request = requests::store::by_id(tx, &caller, id).await?;
+            let here = request.is_some_and(|request| request.city_id == city.id);
+            errors.check(here, "/request_id", "is no service request of this city");
+        }
+        if let Some(id) = body.master_id {
+            let here = store::has_been_master_of_city(tx, id, city.id).await?;
+            errors.check(here, "/master_id", "is no master of this city");
+        }
+        errors.into_result()?;
+        let entry = NewEntry {
+            city_id: city.id,
+            kind: &body.r#type,
+            amount: body.amount * sign.unwrap_or(Decimal::ONE),
+            request_id: body.request_id,
+            master_id: body.master_id,
+            automatic: false,
+            reverses_id: None,
+            note: body.note.as_deref(),
+            reason: None,
+            actor_id: caller.principal.user_id,
+            at: app.clock.now(),
+        };
+        let id = store::insert(tx, &entry).await?;
+        let view = store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        audit::record(tx, By::caller(&caller), booked(AuditAction::TransactionBooked, &view), view.at).await?;
+        let effect = (view.r#type == INCOME).then(|| Effect::Revenue(view.city.clone(), view.amount));
+        Ok(created(view, effect))
     };
-    let id = store::insert(&mut tx, &entry).await?;
-    let view = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    audit::record(&mut tx, By::caller(&caller), booked(AuditAction::TransactionBooked, &view), view.at).await?;
-    tx.commit().await?;
-    if view.r#type == INCOME {
-        flow::record(&app.metrics, &[Effect::Revenue(view.city.clone(), view.amount)]);
-    }
-    Ok(created(view))
+    once.run(&app, &caller, book).await
 }
 
 /// Sums by city or by master
@@ -183,34 +186,34 @@ async fn read(
 ))]
 async fn reverse(
     caller: TransactionManager,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     ValidJson(body): ValidJson<Reversal>,
 ) -> Result<Response, AppError> {
     const REVERSED: &str = "It is reversed already.";
-    let mut tx = app.db.begin().await?;
-    let original = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    if original.reverses_id.is_some() {
-        return Err(error::CONFLICT.because("A reversal cannot be reversed; book the transaction anew."));
-    }
-    if original.reversed_by.is_some() {
-        return Err(error::CONFLICT.because(REVERSED));
-    }
-    if original.automatic {
-        return Err(error::CONFLICT.because("A finished service request made it: reopen the request."));
-    }
-    let now = app.clock.now();
-    let reversal = store::reverse(&mut tx, &original, Some(&body.reason), caller.principal.user_id, now).await;
-    let reversal = reversal.map_err(|error| match error.constraint() {
-        Some(store::REVERSED_ONCE) => error::CONFLICT.because(REVERSED),
-        _ => error.into(),
-    })?;
-    let view = store::by_id(&mut tx, &caller, reversal).await?.ok_or(error::NOT_FOUND)?;
-    let entry = booked(AuditAction::TransactionReversed, &view).with("reverses_id", id);
-    audit::record(&mut tx, By::caller(&caller), entry, now).await?;
-    tx.commit().await?;
-    if original.r#type == INCOME {
-        flow::record(&app.metrics, &[Effect::Refund(original.city, original.amount)]);
-    }
-    Ok(created(view))
+    let reverse = async |tx: &mut Tx| {
+        let original = store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        if original.reverses_id.is_some() {
+            return Err(error::CONFLICT.because("A reversal cannot be reversed; book the transaction anew."));
+        }
+        if original.reversed_by.is_some() {
+            return Err(error::CONFLICT.because(REVERSED));
+        }
+        if original.automatic {
+            return Err(error::CONFLICT.because("A finished service request made it: reopen the request."));
+        }
+        let now = app.clock.now();
+        let reversal = store::reverse(tx, &original, Some(&body.reason), caller.principal.user_id, now).await;
+        let reversal = reversal.map_err(|error| match error.constraint() {
+            Some(store::REVERSED_ONCE) => error::CONFLICT.because(REVERSED),
+            _ => error.into(),
+        })?;
+        let view = store::by_id(tx, &caller, reversal).await?.ok_or(error::NOT_FOUND)?;
+        let entry = booked(AuditAction::TransactionReversed, &view).with("reverses_id", id);
+        audit::record(tx, By::caller(&caller), entry, now).await?;
+        let effect = (original.r#type == INCOME).then_some(Effect::Refund(original.city, original.amount));
+        Ok(created(view, effect))
+    };
+    once.run(&app, &caller, reverse).await
 }

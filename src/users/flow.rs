@@ -4,6 +4,7 @@
 //! Lock order: all administrators (in the order of their ids), then the user; a service request is
 //! locked before its master, so nothing here locks service requests.
 
+use axum::response::Response;
 use chrono::NaiveDate;
 
 use super::{
@@ -19,15 +20,25 @@ use crate::{
     db::{DbError, Tx},
     dictionaries,
     error::{self, AppError},
-    http::etag::IfMatch,
+    http::{
+        etag::IfMatch,
+        idempotency::{Answer, Once},
+    },
     phone,
 };
 
-/// Creates somebody.
+/// Creates somebody, and answers what `show` makes of them.
 ///
 /// # Errors
 /// 422 for a city or a role that is not the caller's to give, 409 for a login or a phone that is taken.
-pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) -> Result<Person, AppError> {
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    once: Once,
+    kind: Kind,
+    newcomer: Newcomer,
+    show: impl FnOnce(Person) -> Response,
+) -> Result<Response, AppError> {
     if !rules::stands_above(caller.principal.role, newcomer.role) {
         return Err(too_high());
     }
@@ -36,30 +47,31 @@ pub async fn create(app: &App, caller: &Caller, kind: Kind, newcomer: Newcomer) 
     let vault = newcomer.passport.as_ref().map(|passport| vault(app, passport, now.date_naive())).transpose()?;
     let hash = app.passwords.hash(newcomer.password.expose(), &newcomer.login, "/password").await?;
 
-    let mut tx = app.db.begin().await?;
-    let found = dictionaries::store::city_ids(&mut tx, &newcomer.cities).await?;
-    rules::check_cities(caller, &[], &found)?;
-    let row = NewUser {
-        login: &newcomer.login,
-        password_hash: &hash,
-        name: &newcomer.name,
-        role: newcomer.role,
-        cities: &newcomer.cities,
-        share: newcomer.share,
+    let create = async |tx: &mut Tx| {
+        let found = dictionaries::store::city_ids(tx, &newcomer.cities).await?;
+        rules::check_cities(caller, &[], &found)?;
+        let row = NewUser {
+            login: &newcomer.login,
+            password_hash: &hash,
+            name: &newcomer.name,
+            role: newcomer.role,
+            cities: &newcomer.cities,
+            share: newcomer.share,
+        };
+        let id = auth::store::create_user(tx, &row, now).await.map_err(taken)?;
+        lockout::adopt(tx, &app.keys, row.login, id).await?;
+        if phone.is_some() || newcomer.email.is_some() {
+            store::set_contact(tx, id, phone.as_deref(), newcomer.email.as_deref()).await.map_err(taken)?;
+        }
+        if let (Some(vault), Some(passport)) = (vault, &newcomer.passport) {
+            let sealed = vault.seal(id, passport).map_err(AppError::internal)?;
+            store::set_profile(tx, id, None, Some(&sealed)).await?;
+        }
+        let created = store::by_id(tx, caller, kind, id).await?.ok_or(error::NOT_FOUND)?;
+        audit::record(tx, By::caller(caller), trail::created(id, &row), now).await?;
+        Ok(Answer::of(show(created)))
     };
-    let id = auth::store::create_user(&mut tx, &row, now).await.map_err(taken)?;
-    lockout::adopt(&mut tx, &app.keys, row.login, id).await?;
-    if phone.is_some() || newcomer.email.is_some() {
-        store::set_contact(&mut tx, id, phone.as_deref(), newcomer.email.as_deref()).await.map_err(taken)?;
-    }
-    if let (Some(vault), Some(passport)) = (vault, &newcomer.passport) {
-        let sealed = vault.seal(id, passport).map_err(AppError::internal)?;
-        store::set_profile(&mut tx, id, None, Some(&sealed)).await?;
-    }
-    let created = store::by_id(&mut tx, caller, kind, id).await?.ok_or(error::NOT_FOUND)?;
-    audit::record(&mut tx, By::caller(caller), trail::created(id, &row), now).await?;
-    tx.commit().await?;
-    Ok(created)
+    once.run(app, caller, create).await
 }
 
 /// Changes somebody.

@@ -28,6 +28,7 @@ mod faults;
 mod files;
 mod headers;
 mod hostile;
+mod idempotency;
 mod import;
 mod journey;
 mod ledger;

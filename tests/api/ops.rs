@@ -120,7 +120,7 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     assert_eq!(allowed.header("access-control-allow-credentials"), "true");
     assert_eq!(
         allowed.header("access-control-expose-headers"),
-        "content-disposition,etag,location,retry-after,ratelimit,ratelimit-policy"
+        "content-disposition,etag,location,retry-after,ratelimit,ratelimit-policy,idempotency-replayed"
     );
     assert!(
         allowed.header("vary").contains("origin"),

@@ -1,4 +1,4 @@
-//! The HTTP side: one pooled client for everybody, every answer timed, nothing retried in secret.
+//! The HTTP side: one pooled client for everybody, every answer timed, everything that is sent again counted.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use url::{Url, form_urlencoded};
 
 use super::tally::Tally;
+use crate::error;
 
 /// Longer than the server's own limit, so that it is the server that says so.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -74,6 +75,18 @@ impl Answer {
         matches!(self.status, StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED)
     }
 
+    /// Whether it says nothing of what was asked for: the server, or a balancer in front of it, cannot tell just now.
+    #[must_use]
+    pub fn is_for_now(&self) -> bool {
+        match self.status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => true,
+            StatusCode::CONFLICT => {
+                self.read::<Problem>().is_ok_and(|problem| problem.code == error::IDEMPOTENCY_IN_FLIGHT.code)
+            }
+            _ => false,
+        }
+    }
+
     /// The body.
     ///
     /// # Errors
@@ -128,7 +141,7 @@ impl Api {
                 body,
             })
         };
-        let answer = exchange.await.map_err(|error| crate::error::describe(&error.without_url()));
+        let answer = exchange.await.map_err(|error| error::describe(&error.without_url()));
         let mut counts = tally.lock();
         match lane {
             Lane::Api => counts.api.push(started.elapsed()),

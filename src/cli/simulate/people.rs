@@ -1,6 +1,9 @@
 //! Somebody who signs in and uses the API: an account, an address of their own, a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,12 +16,16 @@ use super::{
     api::{Answer, Api, Lane},
     tally::Tally,
 };
-use crate::{auth::Role, cli::demo::DemoUser, clock::Clock};
+use crate::{auth::Role, cli::demo::DemoUser, clock::Clock, http::idempotency};
 
 /// Tokens are renewed so long before they end.
 const AHEAD: TimeDelta = TimeDelta::seconds(30);
 /// Tries to sign in while others do, or the limit is used up by earlier runs.
 const TRIES: u32 = 30;
+/// How long somebody keeps sending what is not answered: a replica is back by then.
+const PERSISTENCE: Duration = Duration::from_secs(10);
+/// Before something is sent again for the first time; then twice as long each time, up to a second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A signed-in user.
 pub struct Person {
@@ -159,8 +166,10 @@ impl Person {
         None
     }
 
+    /// Sends it until it is answered. That has no effect twice: a POST has a key, and a PATCH names its version.
     async fn send(&self, method: &Method, path: &str, body: Option<&Value>, if_match: Option<&str>) -> Option<Answer> {
-        let mut refused = None;
+        let key = (*method == Method::POST).then(|| format!("{:032x}", rand::random::<u128>()));
+        let (started, mut pause, mut refused) = (Instant::now(), PAUSE, None);
         loop {
             let token = match self.token(refused.as_deref()).await {
                 Ok(token) => token,
@@ -176,7 +185,17 @@ impl Person {
             if let Some(etag) = if_match {
                 request = request.header(reqwest::header::IF_MATCH, etag);
             }
-            let answer = match self.api.send(request, Lane::Api, &self.tally).await {
+            if let Some(key) = &key {
+                request = request.header(idempotency::KEY, key);
+            }
+            let answer = self.api.send(request, Lane::Api, &self.tally).await;
+            if answer.as_ref().map_or(true, Answer::is_for_now) && started.elapsed() < PERSISTENCE {
+                self.tally.lock().sent_again += 1;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+                continue;
+            }
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
                     self.tally.disconnected(format!("{}: {method} {path}: {error}", self.login));
@@ -200,5 +219,73 @@ impl Person {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that gives these answers, one a connection, and nothing where there is none; the keys it is sent.
+    async fn answer(listener: TcpListener, answers: &[Option<(u16, &str)>]) -> Vec<String> {
+        let mut keys = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = String::new();
+            while !head.ends_with('}') {
+                let mut piece = [0; 1024];
+                let read = stream.read(&mut piece).await.unwrap();
+                head.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+            }
+            keys.extend(head.lines().filter_map(|line| Some(line.strip_prefix("idempotency-key: ")?.to_owned())));
+            if let Some((status, body)) = answer {
+                let length = body.len();
+                let text =
+                    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        }
+        keys
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_is_sent_again_under_the_same_key() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let person = Person {
+            login: "olga".to_owned(),
+            role: Role::Operator,
+            city: None,
+            id: 1,
+            password: String::new(),
+            address: "10.0.0.1".to_owned(),
+            session: RwLock::new(Session { expires_at: DateTime::<Utc>::MAX_UTC, ..Session::default() }),
+            api: Arc::new(Api::new(&base).unwrap()),
+            tally: Arc::default(),
+        };
+        let answers = [
+            None,
+            Some((503, "{}")),
+            Some((409, r#"{"code": "idempotency_in_flight"}"#)),
+            Some((201, r#"{"id": 7}"#)),
+            Some((409, r#"{"code": "conflict"}"#)),
+        ];
+        let body = json!({ "body": "The dog bites." });
+        let work = async {
+            let first = person.ask(Method::POST, "/requests", Some(&body), None).await.unwrap();
+            let second = person.ask(Method::POST, "/requests", Some(&body), None).await.unwrap();
+            (first.status.as_u16(), second.status.as_u16())
+        };
+        let (keys, statuses) = tokio::join!(answer(listener, &answers), work);
+        assert_eq!(statuses, (201, 409), "the last one is an answer, and is taken for one");
+        assert!(keys[0].len() == 32 && keys[..4].iter().all(|key| *key == keys[0]), "{keys:?}");
+        assert!(keys.len() == 5 && keys[4] != keys[0], "something else has another key: {keys:?}");
+        let counts = person.tally.lock();
+        assert_eq!((counts.sent_again, counts.errors), (3, 0));
     }
 }

@@ -158,6 +158,7 @@ pub fn what_was_done(world: &World, counts: &mut Counts, took: Duration) -> Stri
     add("HTTP requests", (counts.api.len() + counts.webhooks.len()).to_string());
     add("  people, p50 / p99", quantiles(&mut counts.api));
     add("  webhooks, p50 / p99", quantiles(&mut counts.webhooks));
+    add("  sent again", counts.sent_again.to_string());
     add("errors", counts.errors.to_string());
     add("real time", format!("{:.1} s", took.as_secs_f64()));
 

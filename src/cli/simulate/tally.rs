@@ -54,6 +54,8 @@ pub struct Counts {
     pub impossible_moves: u32,
     /// Refused for the same reason, but no moves.
     pub other_conflicts: u32,
+    /// HTTP requests that were not answered, or with "not now", and sent again.
+    pub sent_again: u32,
     pub api: Vec<Duration>,
     pub webhooks: Vec<Duration>,
     pub errors: u32,

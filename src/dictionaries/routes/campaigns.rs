@@ -8,7 +8,9 @@ use crate::{
     app::App,
     audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::CampaignManager,
+    db::Tx,
     dictionaries::{
+        self,
         bodies::{NewCampaign, NewNumber, PatchCampaign},
         commit,
         model::Campaign,
@@ -18,6 +20,7 @@ use crate::{
     http::{
         etag::IfMatch,
         extract::{FieldErrors, Id, Segments, ValidJson},
+        idempotency::{Answer, Once},
     },
     phone,
 };
@@ -42,6 +45,7 @@ pub fn router() -> OpenApiRouter<App> {
 ))]
 async fn create_campaign(
     caller: CampaignManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewCampaign>,
 ) -> Result<Response, AppError> {
@@ -53,23 +57,24 @@ async fn create_campaign(
         numbers.extend(number);
     }
     errors.into_result()?;
-    let mut tx = app.db.begin().await?;
-    let found = city_ids(&mut tx, std::slice::from_ref(&body.city)).await?;
-    // A city of somebody else is as unknown as one that does not exist.
-    let city_id = found.into_iter().flatten().find(|city| caller.may_act_in(*city));
-    let city_id = city_id.ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
-    let id = store::insert(&mut tx, &body.code, &body.name, city_id).await.map_err(taken)?;
-    for number in numbers {
-        store::insert_number(&mut tx, id, &number).await.map_err(taken)?;
-    }
-    let campaign = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    let entry = Entry::new(AuditAction::CampaignCreated, AuditSubject::Campaigns, id)
-        .with("code", body.code)
-        .with("city", body.city)
-        .with("numbers", campaign.numbers.len());
-    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
-    commit(&app, tx).await?;
-    Ok(tagged(StatusCode::CREATED, campaign.version, campaign))
+    let create = async |tx: &mut Tx| {
+        let found = city_ids(tx, std::slice::from_ref(&body.city)).await?;
+        // A city of somebody else is as unknown as one that does not exist.
+        let city_id = found.into_iter().flatten().find(|city| caller.may_act_in(*city));
+        let city_id = city_id.ok_or_else(|| AppError::invalid_field("/city", "is no city of yours"))?;
+        let id = store::insert(tx, &body.code, &body.name, city_id).await.map_err(taken)?;
+        for number in numbers {
+            store::insert_number(tx, id, &number).await.map_err(taken)?;
+        }
+        let campaign = store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        let entry = Entry::new(AuditAction::CampaignCreated, AuditSubject::Campaigns, id)
+            .with("code", body.code)
+            .with("city", body.city)
+            .with("numbers", campaign.numbers.len());
+        audit::record(tx, By::caller(&caller), entry, app.clock.now()).await?;
+        Ok(Answer::of(tagged(StatusCode::CREATED, campaign.version, campaign)))
+    };
+    dictionaries::once(&app, &caller, once, create).await
 }
 
 /// Change a campaign of your cities
@@ -150,6 +155,7 @@ async fn remove_campaign(
 ))]
 async fn add_number(
     caller: CampaignManager,
+    once: Once,
     State(app): State<App>,
     Id(id): Id,
     if_match: IfMatch,
@@ -157,16 +163,18 @@ async fn add_number(
 ) -> Result<Response, AppError> {
     let number = phone::normalise_line(&body.phone, &app.config.telephony.region)
         .ok_or_else(|| AppError::invalid_field("/phone", "is no phone number"))?;
-    let mut tx = app.db.begin().await?;
-    let campaign = store::lock(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    if_match.check(campaign.version)?;
-    let number_id = store::insert_number(&mut tx, id, &number).await.map_err(taken)?;
-    store::save(&mut tx, id, &campaign.name, campaign.active).await?;
-    let entry = Entry::new(AuditAction::CampaignNumberAdded, AuditSubject::Campaigns, id).with("number_id", number_id);
-    audit::record(&mut tx, By::caller(&caller), entry, app.clock.now()).await?;
-    let campaign = store::by_id(&mut tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
-    commit(&app, tx).await?;
-    Ok(tagged(StatusCode::CREATED, campaign.version, campaign))
+    let add = async |tx: &mut Tx| {
+        let campaign = store::lock(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        if_match.check(campaign.version)?;
+        let number_id = store::insert_number(tx, id, &number).await.map_err(taken)?;
+        store::save(tx, id, &campaign.name, campaign.active).await?;
+        let entry =
+            Entry::new(AuditAction::CampaignNumberAdded, AuditSubject::Campaigns, id).with("number_id", number_id);
+        audit::record(tx, By::caller(&caller), entry, app.clock.now()).await?;
+        let campaign = store::by_id(tx, &caller, id).await?.ok_or(error::NOT_FOUND)?;
+        Ok(Answer::of(tagged(StatusCode::CREATED, campaign.version, campaign)))
+    };
+    dictionaries::once(&app, &caller, once, add).await
 }
 
 /// Take a number from a campaign of your cities

@@ -9,8 +9,9 @@ use crate::{
     app::App,
     audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::caller::DictionaryManager,
-    db::Conn,
+    db::{Conn, Tx},
     dictionaries::{
+        self,
         bodies::{NO_TIMEZONE, NewCity, NewItem, NewTransactionType, PatchCity, PatchItem},
         commit,
         model::{City, Item, TransactionType},
@@ -20,6 +21,7 @@ use crate::{
     http::{
         etag::IfMatch,
         extract::{Id, ValidJson},
+        idempotency::{Answer, Once},
     },
 };
 
@@ -82,18 +84,21 @@ async fn check_timezone(db: &mut Conn, name: &str) -> Result<(), AppError> {
 ))]
 async fn create_city(
     caller: DictionaryManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewCity>,
 ) -> Result<Response, AppError> {
-    let mut tx = app.db.begin().await?;
-    check_timezone(&mut tx, &body.timezone).await?;
-    let entry = store::insert_city(&mut tx, &body).await.map_err(taken)?;
-    let note = created(AuditSubject::Cities, entry.id, &entry.code);
-    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
-    commit(&app, tx).await?;
-    // Its counters start at 0, so that the first request counts.
-    app.metrics.seed_dictionaries([entry.code.as_str()], []);
-    Ok(tagged(StatusCode::CREATED, entry.version, entry))
+    let create = async |tx: &mut Tx| {
+        check_timezone(tx, &body.timezone).await?;
+        let entry = store::insert_city(tx, &body).await.map_err(taken)?;
+        let note = created(AuditSubject::Cities, entry.id, &entry.code);
+        audit::record(tx, By::caller(&caller), note, app.clock.now()).await?;
+        let code = entry.code.clone();
+        let answer = Answer::of(tagged(StatusCode::CREATED, entry.version, entry));
+        // Its counters start at 0, so that the first request counts.
+        Ok(answer.then(move |app| app.metrics.seed_dictionaries([code.as_str()], [])))
+    };
+    dictionaries::once(&app, &caller, once, create).await
 }
 
 /// Change a city
@@ -145,16 +150,19 @@ async fn edit_city(
 ))]
 async fn create_request_type(
     caller: DictionaryManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewItem>,
 ) -> Result<Response, AppError> {
-    let mut tx = app.db.begin().await?;
-    let entry = store::insert_request_type(&mut tx, &body).await.map_err(taken)?;
-    let note = created(AuditSubject::RequestTypes, entry.id, &entry.code);
-    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
-    commit(&app, tx).await?;
-    app.metrics.seed_dictionaries([], [entry.code.as_str()]);
-    Ok(tagged(StatusCode::CREATED, entry.version, entry))
+    let create = async |tx: &mut Tx| {
+        let entry = store::insert_request_type(tx, &body).await.map_err(taken)?;
+        let note = created(AuditSubject::RequestTypes, entry.id, &entry.code);
+        audit::record(tx, By::caller(&caller), note, app.clock.now()).await?;
+        let code = entry.code.clone();
+        let answer = Answer::of(tagged(StatusCode::CREATED, entry.version, entry));
+        Ok(answer.then(move |app| app.metrics.seed_dictionaries([], [code.as_str()])))
+    };
+    dictionaries::once(&app, &caller, once, create).await
 }
 
 /// Change a request type
@@ -202,15 +210,17 @@ async fn edit_request_type(
 ))]
 async fn create_direction(
     caller: DictionaryManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewItem>,
 ) -> Result<Response, AppError> {
-    let mut tx = app.db.begin().await?;
-    let entry = store::insert_direction(&mut tx, &body).await.map_err(taken)?;
-    let note = created(AuditSubject::Directions, entry.id, &entry.code);
-    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
-    commit(&app, tx).await?;
-    Ok(tagged(StatusCode::CREATED, entry.version, entry))
+    let create = async |tx: &mut Tx| {
+        let entry = store::insert_direction(tx, &body).await.map_err(taken)?;
+        let note = created(AuditSubject::Directions, entry.id, &entry.code);
+        audit::record(tx, By::caller(&caller), note, app.clock.now()).await?;
+        Ok(Answer::of(tagged(StatusCode::CREATED, entry.version, entry)))
+    };
+    dictionaries::once(&app, &caller, once, create).await
 }
 
 /// Change a direction
@@ -258,15 +268,17 @@ async fn edit_direction(
 ))]
 async fn create_transaction_type(
     caller: DictionaryManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewTransactionType>,
 ) -> Result<Response, AppError> {
-    let mut tx = app.db.begin().await?;
-    let entry = store::insert_transaction_type(&mut tx, &body).await.map_err(taken)?;
-    let note = created(AuditSubject::TransactionTypes, entry.id, &entry.code).with("sign", entry.sign);
-    audit::record(&mut tx, By::caller(&caller), note, app.clock.now()).await?;
-    commit(&app, tx).await?;
-    Ok(tagged(StatusCode::CREATED, entry.version, entry))
+    let create = async |tx: &mut Tx| {
+        let entry = store::insert_transaction_type(tx, &body).await.map_err(taken)?;
+        let note = created(AuditSubject::TransactionTypes, entry.id, &entry.code).with("sign", entry.sign);
+        audit::record(tx, By::caller(&caller), note, app.clock.now()).await?;
+        Ok(Answer::of(tagged(StatusCode::CREATED, entry.version, entry)))
+    };
+    dictionaries::once(&app, &caller, once, create).await
 }
 
 /// Change a transaction type

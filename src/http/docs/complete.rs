@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 use utoipa::openapi::{
-    Content, ObjectBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type, extensions::ExtensionsBuilder, path::Operation,
+    Content, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Type,
+    extensions::ExtensionsBuilder,
+    path::{Operation, ParameterBuilder, ParameterIn},
 };
 
 use super::examples;
@@ -16,17 +18,22 @@ use crate::{
         policy::{self, Scope},
     },
     error::{self, ProblemKind},
+    http::idempotency,
     requests::state,
 };
 
 /// The `x-action` of an operation that needs no session.
 pub const PUBLIC: &str = "public";
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// What If-Match takes (RFC 9110 §13.1.1).
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[^",]*"( *, *(W/)?"[^",]*")*)$"#;
 
 /// Completes the document that the handlers' annotations make.
 pub fn complete(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
+        if let Some(operation) = &mut item.post {
+            say_how_to_send_again(operation);
+        }
         let reads = item.get.iter_mut().map(|operation| (operation, false));
         let changes = [&mut item.post, &mut item.patch, &mut item.put, &mut item.delete].into_iter().flatten();
         for (operation, changes) in reads.chain(changes.map(|operation| (operation, true))) {
@@ -70,6 +77,25 @@ fn say_what_if_match_takes(operation: &mut Operation) {
     }
 }
 
+/// A POST takes a key, unless it gives tokens, which are not kept, or is a provider's, whose events have keys of
+/// their own.
+fn say_how_to_send_again(operation: &mut Operation) {
+    if ["auth", "webhooks"].contains(&tag(operation)) {
+        return;
+    }
+    let parameter = ParameterBuilder::new()
+        .name(IDEMPOTENCY_KEY)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Makes it safe to send the same again: whatever was done under this key is not done twice, and answered as the \
+             first time, with `Idempotency-Replayed: true`. While the first is being worked on the answer is 409 \
+             `idempotency_in_flight`; something else under the same key is 422 `idempotency_key_reused`.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(idempotency::PATTERN))));
+    operation.parameters.get_or_insert_default().push(parameter.build().into());
+}
+
 /// Writes the policy's answer for the operation's action, and returns the errors that follow from it.
 fn say_who_may(operation: &mut Operation, changes: bool) -> Vec<ProblemKind> {
     let action = operation.extensions.as_ref().and_then(|extensions| extensions.get("x-action")?.as_str());
@@ -104,6 +130,13 @@ fn say_who_may(operation: &mut Operation, changes: bool) -> Vec<ProblemKind> {
 
 /// The errors of layers and extractors.
 fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
+    let takes = |name: &str| {
+        operation
+            .parameters
+            .iter()
+            .flatten()
+            .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == name))
+    };
     let mut common = Vec::new();
     let has_json =
         matches!(&operation.request_body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
@@ -111,13 +144,11 @@ fn common_errors(operation: &Operation) -> Vec<ProblemKind> {
     if has_json && tag(operation) != "webhooks" {
         common.extend([error::MALFORMED, error::TOO_LARGE, error::WRONG_MEDIA_TYPE]);
     }
-    if operation
-        .parameters
-        .iter()
-        .flatten()
-        .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "If-Match"))
-    {
+    if takes("If-Match") {
         common.push(error::MALFORMED);
+    }
+    if takes(IDEMPOTENCY_KEY) {
+        common.extend([error::MALFORMED, error::IDEMPOTENCY_IN_FLIGHT, error::IDEMPOTENCY_KEY_REUSED]);
     }
     if operation.request_body.is_some() {
         common.push(error::BODY_TOO_SLOW);

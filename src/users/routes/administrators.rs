@@ -12,11 +12,12 @@ use crate::{
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
+        idempotency::Once,
     },
     users::{
         bodies::{NewAdministrator, PatchAdministrator},
         flow,
-        model::{Administrator, Kind, ListParams},
+        model::{Administrator, Kind, ListParams, Person},
         store,
     },
 };
@@ -61,12 +62,12 @@ async fn list_administrators(
 ))]
 async fn create_administrator(
     caller: AdministratorManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewAdministrator>,
 ) -> Result<Response, AppError> {
-    let person = flow::create(&app, &caller, Kind::Administrator, body.into()).await?;
-    let (id, version) = (person.id, person.version);
-    Ok(created(Kind::Administrator, id, version, Administrator::from(person)))
+    let show = |person: Person| created(Kind::Administrator, person.id, person.version, Administrator::from(person));
+    flow::create(&app, &caller, once, Kind::Administrator, body.into(), show).await
 }
 
 /// Read an administrator

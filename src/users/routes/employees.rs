@@ -12,11 +12,12 @@ use crate::{
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
+        idempotency::Once,
     },
     users::{
         bodies::{NewEmployee, PatchEmployee},
         flow,
-        model::{Employee, Kind, ListParams},
+        model::{Employee, Kind, ListParams, Person},
         store,
     },
 };
@@ -61,12 +62,12 @@ async fn list_employees(
 ))]
 async fn create_employee(
     caller: EmployeeCreator,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewEmployee>,
 ) -> Result<Response, AppError> {
-    let person = flow::create(&app, &caller, Kind::Employee, body.into()).await?;
-    let (id, version) = (person.id, person.version);
-    Ok(created(Kind::Employee, id, version, Employee::from(person)))
+    let show = |person: Person| created(Kind::Employee, person.id, person.version, Employee::from(person));
+    flow::create(&app, &caller, once, Kind::Employee, body.into(), show).await
 }
 
 /// Read an employee

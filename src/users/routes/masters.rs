@@ -17,11 +17,12 @@ use crate::{
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
+        idempotency::Once,
     },
     users::{
         bodies::{NewMaster, PatchMaster},
         flow,
-        model::{Kind, ListParams, Master},
+        model::{Kind, ListParams, Master, Person},
         store,
     },
 };
@@ -67,12 +68,12 @@ async fn list_masters(
 ))]
 async fn create_master(
     caller: MasterManager,
+    once: Once,
     State(app): State<App>,
     ValidJson(body): ValidJson<NewMaster>,
 ) -> Result<Response, AppError> {
-    let person = flow::create(&app, &caller, Kind::Master, body.into()).await?;
-    let (id, version) = (person.id, person.version);
-    Ok(created(Kind::Master, id, version, Master::new(person, true)))
+    let show = |person: Person| created(Kind::Master, person.id, person.version, Master::new(person, true));
+    flow::create(&app, &caller, once, Kind::Master, body.into(), show).await
 }
 
 /// Read a master

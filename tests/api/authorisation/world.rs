@@ -282,14 +282,19 @@ impl World {
         self.ask(operation, actor, self.question(operation, role, actor, place).await).await
     }
 
-    /// Asks a question that was prepared.
-    pub async fn ask(&self, operation: &Operation, actor: &Actor, (path, body): Question) -> Answer {
-        let request = actor.request(operation.method.clone(), &path).header("if-match", "*");
-        let request = match body {
-            Some(body) => request.json(&body),
+    /// A question that was prepared, as `actor` asks it.
+    pub fn put(operation: &Operation, actor: &Actor, (path, body): &Question) -> RequestBuilder {
+        let request = actor.request(operation.method.clone(), path).header("if-match", "*");
+        match body {
+            Some(body) => request.json(body),
             None if path.ends_with("/files") && operation.method == Method::POST => Self::upload(request),
             None => request,
-        };
+        }
+    }
+
+    /// Asks a question that was prepared.
+    pub async fn ask(&self, operation: &Operation, actor: &Actor, question: Question) -> Answer {
+        let request = Self::put(operation, actor, &question);
         if operation.path == "/api/v1/events" { actor.head(request).await } else { actor.send(request).await }
     }
 }
