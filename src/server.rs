@@ -22,6 +22,7 @@ use crate::{
     error::{self, AppError},
     events, files,
     http::{
+        caching,
         capacity::{self, Capacity},
         cors, docs, guard, health, observe, rate_limit,
     },
@@ -57,6 +58,7 @@ impl App {
             .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
+            .layer(middleware::from_fn(caching::spare))
             .layer(DefaultBodyLimit::max(self.config.http.body_limit_bytes))
             .layer(CatchPanicLayer::custom(guard::panicked))
             .layer(middleware::from_fn_with_state(

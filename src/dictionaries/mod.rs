@@ -8,13 +8,13 @@ pub mod store;
 
 pub use model::Dictionaries;
 
-use tracing::Instrument;
-
 use crate::{
     app::App,
-    cache::Key,
-    db::{DbError, Tx},
+    cache::{self, Domain, Key},
+    db::Tx,
     error::AppError,
+    http::caching::Freshness,
+    telemetry::labels::CacheName,
 };
 
 /// All dictionaries, from the cache or on a connection of their own: not to be called inside a
@@ -22,22 +22,16 @@ use crate::{
 ///
 /// # Errors
 /// As the database.
-pub async fn cached(app: &App) -> Result<Dictionaries, DbError> {
-    app.cache.get_or_load(&Key::dictionary("all"), async { store::load(&mut app.db.acquire().await?).await }).await
+pub async fn cached(app: &App) -> Result<Dictionaries, AppError> {
+    let key = Key::common(CacheName::Dictionaries, "all");
+    let load = || async { Ok(store::load(&mut app.db.acquire().await?).await?) };
+    app.cache.get(&key, Freshness::Cached, load).await
 }
 
-/// Commits a change of dictionaries and forgets what is cached. In a task of its own: a caller who
-/// hangs up in between must not leave the old state in the cache.
+/// Commits a change of dictionaries, after which nobody is served what was before.
 ///
 /// # Errors
 /// As the commit.
 pub async fn commit(app: &App, tx: Tx) -> Result<(), AppError> {
-    let app = app.clone();
-    let work = async move {
-        let committed = tx.commit().await;
-        // Even if the commit is not confirmed: it may have happened.
-        app.cache.forget(&Key::dictionary("all")).await;
-        committed
-    };
-    Ok(tokio::spawn(work.in_current_span()).await.map_err(AppError::internal)??)
+    cache::commit(app, tx, Domain::Dictionaries).await
 }

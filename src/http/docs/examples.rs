@@ -67,7 +67,7 @@ fn fill(content: &mut Value, example: impl Fn(&Value) -> Value) {
 /// Parameters whose name says what they are.
 fn named(name: &str) -> Option<Value> {
     Some(match name {
-        "If-Match" => json!("\"3\""),
+        "If-Match" | "If-None-Match" => json!("\"3\""),
         "cursor" => json!("AAZTm6aJQAAAAAAAAAAEEg"),
         "If-Range" => json!("\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\""),
         "text" => json!("olga"),
