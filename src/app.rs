@@ -119,7 +119,7 @@ impl App {
             user_limit: limit(RateLimitScope::User, config.limits.user),
             login_limit: limit(RateLimitScope::LoginIp, config.limits.login_ip),
             webhook_limit: limit(RateLimitScope::Webhook, config.limits.webhook),
-            cache: Cache::new(redis.clone(), metrics.clone()),
+            cache: Cache::new(redis.clone(), db.clone(), &config.cache, metrics.clone()),
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             storage: Storage::new(&config)?,
@@ -146,12 +146,11 @@ impl App {
         answer
     }
 
-    /// Asks every dependency; `dependency_up` tells. Makes up for what they missed.
+    /// Asks every dependency; `dependency_up` tells.
     pub async fn check_dependencies(&self) {
         self.check_database().await;
         if let Some(redis) = &self.redis {
             redis.probe().await;
-            self.cache.make_up().await;
         }
     }
 

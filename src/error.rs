@@ -1,7 +1,7 @@
 //! One error type for the whole API: an RFC 9457 problem with a stable `code`. Handlers return
 //! [`AppError`]; it is rendered here and logged once, at the edge, by [`crate::http::observe`].
 
-use std::{borrow::Cow, error::Error as StdError, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -113,18 +113,18 @@ pub struct Problem {
     pub trace_id: Option<String>,
 }
 
-/// An error on its way to the client.
-#[derive(Debug)]
+/// An error on its way to the client; a copy of it to each client who waited for the same.
+#[derive(Clone, Debug)]
 pub struct AppError(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: ProblemKind,
     detail: Option<Cow<'static, str>>,
     errors: Vec<FieldError>,
     allowed: Option<Vec<&'static str>>,
     retry_after: Option<u64>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// Left in the response for the log line: the code, and for 5xx what happened inside.
@@ -182,7 +182,7 @@ impl AppError {
     /// Keeps the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -197,6 +197,18 @@ impl AppError {
     #[must_use]
     pub fn kind(&self) -> ProblemKind {
         self.0.kind
+    }
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.detail.as_deref().unwrap_or(self.0.kind.title))
+    }
+}
+
+impl StdError for AppError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 

@@ -1,10 +1,15 @@
 //! Redis: a connection that never makes a request wait. Every call is bounded (the driver's own
-//! defaults allow nine seconds), and a failure means "do without", never an error for the client. After a
-//! few failures in a row nobody asks any more but a probe in the background, until Redis answers that.
+//! defaults allow nine seconds), and a failure means "do without", never an error for the client. When a
+//! few calls have had no answer, or a late one, nobody asks any more but a probe in the background, until Redis
+//! is quick again.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use redis::{
@@ -24,10 +29,21 @@ use crate::{
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-/// Calls in a row without an answer before nobody waits for one any more.
+/// An answer that takes longer is late. Redis needs a fraction of a millisecond and a network between two halls
+/// one or two; a request asks it a few times in a row, and is to take no more than twice as long as without it.
+const LATE: Duration = Duration::from_millis(10);
+/// A timer that rings so much too late tells that this machine is busy, and nothing of Redis.
+const BUSY: Duration = Duration::from_millis(5);
+/// Of the last [`WINDOW`] calls, so many without an answer or with a late one are too many: a quarter, since one
+/// that hesitates every other time is no better than one that always does, and a single hiccup does no harm.
 const FAILURES: u32 = 5;
-/// How often it is then asked whether it is back.
+const WINDOW: u32 = 20;
+/// What was before a pause like this says nothing of now.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+/// How often it is then asked whether it is back, and so many quick answers in a row say that it is.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+const CONFIRM_EVERY: Duration = Duration::from_millis(250);
+const CONFIRMATIONS: u32 = 4;
 
 /// A shared connection; cheap to clone.
 #[derive(Clone)]
@@ -37,6 +53,8 @@ struct Shared {
     manager: ConnectionManager,
     metrics: Arc<Metrics>,
     breaker: Mutex<Breaker>,
+    /// How often it came back.
+    returns: AtomicU64,
     refusals: Seldom,
     thread: Handle,
     /// Its thread ends when this is dropped.
@@ -48,12 +66,26 @@ struct Shared {
 struct Breaker {
     /// Calls in a row that came to nothing.
     failures: u32,
-    /// Those of them in a row that had no answer at all.
-    silences: u32,
+    /// The last calls, the newest in the lowest bit, and when that was: those without an answer or with a late one.
+    lost: u32,
+    last: Option<Instant>,
     /// Nobody asks but the probe.
     open: bool,
     /// What the metrics say; nothing before the first call.
     told: Option<bool>,
+}
+
+impl Breaker {
+    /// Remembers how a call went; whether that was one too many.
+    fn opens(&mut self, lost: bool, now: Instant) -> bool {
+        let before = self.last.replace(now);
+        if before.is_none_or(|before| now.duration_since(before) > FORGOTTEN_AFTER) {
+            self.lost = 0;
+        }
+        self.lost = (self.lost << 1 | u32::from(lost)) & ((1 << WINDOW) - 1);
+        self.open = self.lost.count_ones() >= FAILURES;
+        self.open
+    }
 }
 
 impl std::fmt::Debug for RedisClient {
@@ -72,6 +104,14 @@ enum Failure {
     Silence(String),
     /// It answers, and does not do what it was asked: it is full, or read-only, or has something else there.
     Refusal(String),
+}
+
+impl Failure {
+    fn message(&self) -> &str {
+        match self {
+            Self::Silence(error) | Self::Refusal(error) => error,
+        }
+    }
 }
 
 impl From<RedisError> for Failure {
@@ -98,8 +138,8 @@ impl RedisClient {
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
         let (thread, alive) = own_thread()?;
-        let (breaker, refusals) = (Mutex::default(), Seldom::new());
-        Ok(Self(Arc::new(Shared { manager, metrics, breaker, refusals, thread, _alive: alive })))
+        let (breaker, returns, refusals) = (Mutex::default(), AtomicU64::default(), Seldom::new());
+        Ok(Self(Arc::new(Shared { manager, metrics, breaker, returns, refusals, thread, _alive: alive })))
     }
 
     /// Runs one command.
@@ -114,24 +154,32 @@ impl RedisClient {
         if self.0.breaker().open {
             return Err(Unavailable);
         }
-        let outcome = self.0.call(command).await;
-        if self.0.note(outcome.as_ref().err()) {
+        let Outcome { answer, late } = self.0.call(command).await;
+        if self.0.note(answer.as_ref().err(), late) {
             self.watch();
         }
-        outcome.map_err(|_| Unavailable)
+        answer.map_err(|_| Unavailable)
     }
 
-    /// Asks until there is an answer, so that no request has to try; ends with the last user of the client.
+    /// How often Redis came back after nobody had asked it for a while. What it has then may be from before.
+    #[must_use]
+    pub fn returns(&self) -> u64 {
+        self.0.returns.load(Ordering::SeqCst)
+    }
+
+    /// Asks until there are quick answers, so that no request has to try; ends with the last user of the client.
     fn watch(&self) {
         let shared = Arc::downgrade(&self.0);
         self.0.thread.spawn(async move {
-            loop {
-                tokio::time::sleep(PROBE_EVERY).await;
+            let mut quick = 0;
+            while quick < CONFIRMATIONS {
+                tokio::time::sleep(if quick == 0 { PROBE_EVERY } else { CONFIRM_EVERY }).await;
                 let Some(shared) = shared.upgrade() else { return };
-                if shared.call(ping).await.is_ok() {
-                    shared.close();
-                    return;
-                }
+                let Outcome { answer, late } = shared.call(ping).await;
+                quick = if answer.is_ok() && !late { quick + 1 } else { 0 };
+            }
+            if let Some(shared) = shared.upgrade() {
+                shared.close();
             }
         });
     }
@@ -141,18 +189,13 @@ impl RedisClient {
         if self.0.breaker().open {
             return false;
         }
-        let outcome = self.0.call(ping).await;
-        let mut breaker = self.0.breaker();
-        if outcome.is_ok() && breaker.failures > 0 {
-            // That it answers this does not mean that it does what it is asked.
-            breaker.silences = 0;
-            return true;
-        }
-        drop(breaker);
-        if self.0.note(outcome.as_ref().err()) {
+        let Outcome { answer, late } = self.0.call(ping).await;
+        // That it answers this does not mean that it does what it is asked.
+        let refuses = answer.is_ok() && self.0.breaker().failures > 0;
+        if !refuses && self.0.note(answer.as_ref().err(), late) {
             self.watch();
         }
-        outcome.is_ok()
+        answer.is_ok()
     }
 }
 
@@ -170,8 +213,33 @@ async fn ping(mut connection: ConnectionManager) -> RedisResult<()> {
     redis::cmd("PING").query_async(&mut connection).await
 }
 
+/// What became of a call.
+struct Outcome<T> {
+    answer: Result<T, Failure>,
+    /// Whether the answer was long in coming.
+    late: bool,
+}
+
+/// Waits for `work`; whether that took too long. Not if it is this thread that was not at work.
+async fn timed<F: Future>(work: F) -> (F::Output, bool) {
+    let mut work = pin!(work);
+    let asked = Instant::now();
+    tokio::select! {
+        biased;
+        answer = &mut work => return (answer, false),
+        () = tokio::time::sleep(LATE) => {}
+    }
+    let busy = asked.elapsed() > LATE + BUSY;
+    tokio::select! {
+        biased;
+        answer = &mut work => (answer, false),
+        // What has come meanwhile is read before anything is said of it.
+        () = tokio::task::yield_now() => (work.await, !busy),
+    }
+}
+
 impl Shared {
-    async fn call<T, F>(&self, command: impl FnOnce(ConnectionManager) -> F) -> Result<T, Failure>
+    async fn call<T, F>(&self, command: impl FnOnce(ConnectionManager) -> F) -> Outcome<T>
     where
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
@@ -187,62 +255,61 @@ impl Shared {
         // One bound over connect, retry and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
         let work = command(self.manager.clone());
-        let bounded = self.thread.spawn(async move { tokio::time::timeout(limit, work).await });
-        let outcome = match bounded.instrument(span.clone()).await {
-            Ok(Ok(answer)) => answer.map_err(Failure::from),
-            Ok(Err(_)) => Err(Failure::Silence(format!("no answer within {limit:?}"))),
-            Err(error) => Err(Failure::Silence(error.to_string())),
+        let bounded = self.thread.spawn(timed(tokio::time::timeout(limit, work)));
+        let (answer, late) = match bounded.instrument(span.clone()).await {
+            Ok((Ok(answer), late)) => (answer.map_err(Failure::from), late),
+            Ok((Err(_), late)) => (Err(Failure::Silence(format!("no answer within {limit:?}"))), late),
+            Err(error) => (Err(Failure::Silence(error.to_string())), false),
         };
-        if outcome.is_err() {
+        if answer.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        outcome
+        Outcome { answer, late }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Learns what became of a call; whether that was one failure too many. One that fails among others that do
-    /// not is no outage, and says nothing of one. A Redis that answers and does nothing of what it is asked is
+    /// Learns what became of a call; whether that was one failure too many. A few that fail among others that do
+    /// not are no outage, and say nothing of one. A Redis that answers and does nothing of what it is asked is
     /// none either, but is asked on: it may do the next thing.
-    fn note(&self, failure: Option<&Failure>) -> bool {
+    fn note(&self, failure: Option<&Failure>, late: bool) -> bool {
         let mut breaker = self.breaker();
         if breaker.open {
             // It was sent before; the probe knows better.
             return false;
         }
-        let Some(failure) = failure else {
-            breaker.failures = 0;
-            breaker.silences = 0;
-            self.tell(&mut breaker, true);
-            return false;
-        };
-        breaker.failures += 1;
-        if breaker.told.is_none() || breaker.failures >= FAILURES {
-            self.tell(&mut breaker, false);
-        }
+        let opens = breaker.opens(late || matches!(failure, Some(Failure::Silence(_))), Instant::now());
         match failure {
-            Failure::Silence(error) => {
-                breaker.silences += 1;
-                breaker.open = breaker.silences >= FAILURES;
-                if breaker.open {
-                    tracing::warn!(%error, "Redis does not answer; doing without");
-                }
-            }
-            Failure::Refusal(error) => {
-                breaker.silences = 0;
-                if self.refusals.is_due() {
+            None => breaker.failures = 0,
+            Some(failure) => {
+                breaker.failures += 1;
+                if let Failure::Refusal(error) = failure
+                    && self.refusals.is_due()
+                {
                     tracing::warn!(%error, "Redis refuses what it is asked; doing without");
                 }
             }
         }
-        breaker.open
+        if opens {
+            let error = failure.map_or("it takes too long", |failure| failure.message());
+            tracing::warn!(error, "Redis does not answer as it should; doing without");
+        }
+        match failure {
+            _ if opens => self.tell(&mut breaker, false),
+            None => self.tell(&mut breaker, true),
+            Some(_) if breaker.told.is_none() || breaker.failures >= FAILURES => self.tell(&mut breaker, false),
+            Some(_) => {}
+        }
+        opens
     }
 
     fn close(&self) {
         let mut breaker = self.breaker();
-        *breaker = Breaker::default();
+        *breaker = Breaker { told: breaker.told, ..Breaker::default() };
+        // Before anybody can ask again.
+        self.returns.fetch_add(1, Ordering::SeqCst);
         self.tell(&mut breaker, true);
         tracing::info!("Redis answers again");
     }
@@ -252,5 +319,57 @@ impl Shared {
             self.metrics.cache_fallback_active().set(i64::from(!up));
             self.metrics.dependency_up(Dependency::Redis).set(i64::from(up));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After which call the breaker opens: calls a millisecond apart, of which those are lost that say so.
+    fn opened_by(lost: impl Fn(u64) -> bool, apart: Duration) -> Option<u64> {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        (1..=200).find(|call| {
+            now += apart;
+            breaker.opens(lost(*call), now)
+        })
+    }
+
+    #[test]
+    fn a_quarter_of_the_last_calls_is_too_many_to_lose() {
+        let quick = Duration::from_millis(1);
+        assert_eq!(opened_by(|_| true, quick), Some(5));
+        assert_eq!(opened_by(|call| call % 2 == 0, quick), Some(10), "every other one");
+        assert_eq!(opened_by(|call| call % 4 == 0, quick), Some(20), "every fourth");
+        assert_eq!(opened_by(|call| call % 5 == 0, quick), None, "every fifth");
+        assert_eq!(opened_by(|call| call % 100 < 4, quick), None, "a hiccup now and then");
+        assert_eq!(opened_by(|_| true, FORGOTTEN_AFTER * 2), None, "each of them is long forgotten");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_late_if_this_thread_could_have_had_it_in_time() {
+        let answer = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            7
+        };
+        assert_eq!(timed(answer(Duration::ZERO)).await, (7, false));
+        assert_eq!(timed(answer(LATE * 3)).await, (7, true));
+        // It has come long ago when this thread gets to look.
+        let (sender, receiver) = oneshot::channel();
+        let busy = async {
+            let _ = sender.send(7);
+            std::thread::sleep(LATE * 3);
+        };
+        let ((answer, late), ()) = tokio::join!(timed(receiver), busy);
+        assert_eq!((answer, late), (Ok(7), false));
+        // It comes late, and nobody was there to see how late.
+        let (sender, receiver) = oneshot::channel();
+        let busy = async {
+            std::thread::sleep(LATE * 3);
+            tokio::time::sleep(LATE).await;
+            let _ = sender.send(7);
+        };
+        let ((answer, late), ()) = tokio::join!(timed(receiver), busy);
+        assert_eq!((answer, late), (Ok(7), false));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     auth, calls, dictionaries,
     error::{self, AppError},
     events, files,
-    http::{capacity, cors, docs, guard, health, observe, rate_limit},
+    http::{caching, capacity, cors, docs, guard, health, observe, rate_limit},
     phone, reports, requests, security, sla,
     telemetry::metrics::Operation,
     transactions, users,
@@ -55,6 +55,7 @@ impl App {
             .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
+            .layer(middleware::from_fn(caching::spare))
             .layer(DefaultBodyLimit::max(self.config.http.body_limit_bytes))
             .layer(CatchPanicLayer::custom(guard::panicked))
             .layer(middleware::from_fn_with_state(

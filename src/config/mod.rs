@@ -55,6 +55,7 @@ pub struct Config {
     pub data: Data,
     pub database: Database,
     pub redis: Redis,
+    pub cache: Cache,
     pub jwt: Jwt,
     pub session: Session,
     pub password: Password,
@@ -111,6 +112,8 @@ sections! {
     Database { url: Secret, max_connections: u16, acquire_timeout_ms: u64, query_timeout_ms: u64 }
     /// Redis.
     Redis { url: Secret }
+    /// How long what is cached may live.
+    Cache { dictionaries_ttl_s: u32, users_ttl_s: u32, reports_ttl_s: u32 }
     /// Access tokens.
     Jwt { secret: Secret, previous_secret: Secret, ttl_s: u32 }
     /// How long people stay signed in.
@@ -240,6 +243,9 @@ impl Config {
             ("http.body_limit_bytes", self.http.body_limit_bytes as u64, 1 << 30),
             ("database.acquire_timeout_ms", self.database.acquire_timeout_ms, 60_000),
             ("database.query_timeout_ms", self.database.query_timeout_ms, 60_000),
+            ("cache.dictionaries_ttl_s", u64::from(self.cache.dictionaries_ttl_s), 86_400),
+            ("cache.users_ttl_s", u64::from(self.cache.users_ttl_s), 86_400),
+            ("cache.reports_ttl_s", u64::from(self.cache.reports_ttl_s), 3_600),
             ("password.queue_timeout_ms", self.password.queue_timeout_ms, 60_000),
             ("inbox.poll_interval_ms", self.inbox.poll_interval_ms, 60_000),
             ("inbox.max_attempts", u64::from(self.inbox.max_attempts), 1_000),

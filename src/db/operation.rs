@@ -61,6 +61,7 @@ operations! {
     MasterForAssignment = "master_for_assignment" "SELECT" "users";
     MasterShare = "master_share" "SELECT" "master_profiles";
     Dictionary = "dictionary" "SELECT" "dictionaries";
+    CacheVersions = "cache_versions" "SELECT" "cache_versions";
     TimezoneKnown = "timezone_known" "SELECT" "pg_timezone_names";
     CityByCode = "city_by_code" "SELECT" "cities";
     DictionaryInsert = "dictionary_insert" "INSERT" "dictionaries";

@@ -9,15 +9,18 @@ pub mod store;
 pub use model::Dictionaries;
 
 use axum::response::Response;
-use tracing::Instrument;
 
 use crate::{
     app::App,
     auth::Caller,
-    cache::Key,
-    db::{DbError, Tx},
+    cache::{self, Domain, Key},
+    db::Tx,
     error::AppError,
-    http::idempotency::{Answer, Once},
+    http::{
+        caching::Freshness,
+        idempotency::{Answer, Once},
+    },
+    telemetry::labels::CacheName,
 };
 
 /// All dictionaries, from the cache or on a connection of their own: not to be called inside a
@@ -25,8 +28,10 @@ use crate::{
 ///
 /// # Errors
 /// As the database.
-pub async fn cached(app: &App) -> Result<Dictionaries, DbError> {
-    app.cache.get_or_load(&Key::dictionary("all"), async { store::load(&mut app.db.acquire().await?).await }).await
+pub async fn cached(app: &App) -> Result<Dictionaries, AppError> {
+    let key = Key::common(CacheName::Dictionaries, "all");
+    let load = || async { Ok(store::load(&mut app.db.acquire().await?).await?) };
+    app.cache.get(&key, Freshness::Cached, load).await
 }
 
 /// Does what a POST asks for, once, and ends with [`commit`].
@@ -42,18 +47,10 @@ pub async fn once(
     once.run_until(app, caller, work, |app, tx| async move { commit(&app, tx).await }).await
 }
 
-/// Commits a change of dictionaries and forgets what is cached. In a task of its own: a caller who
-/// hangs up in between must not leave the old state in the cache.
+/// Commits a change of dictionaries, after which nobody is served what was before.
 ///
 /// # Errors
 /// As the commit.
 pub async fn commit(app: &App, tx: Tx) -> Result<(), AppError> {
-    let app = app.clone();
-    let work = async move {
-        let committed = tx.commit().await;
-        // Even if the commit is not confirmed: it may have happened.
-        app.cache.forget(&Key::dictionary("all")).await;
-        committed
-    };
-    Ok(tokio::spawn(work.in_current_span()).await.map_err(AppError::internal)??)
+    cache::commit(app, tx, Domain::Dictionaries).await
 }

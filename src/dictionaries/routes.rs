@@ -21,7 +21,7 @@ use crate::{
     auth::{Role, caller::DictionaryReader},
     db::DbError,
     error::{self, AppError, Problem},
-    http::etag::etag,
+    http::{caching::Tagged, etag::etag},
 };
 
 /// The endpoints of dictionaries.
@@ -42,6 +42,13 @@ fn tagged(status: StatusCode, version: i32, entry: impl Serialize) -> Response {
     (status, [(header::ETAG, etag(version))], Json(entry)).into_response()
 }
 
+/// Entries as their readers may keep them: no personal data, and whoever has them asks each time whether they are
+/// still the same.
+fn kept(entries: &impl Serialize) -> Result<Response, AppError> {
+    let cache_control = [(header::CACHE_CONTROL, "private, no-cache")];
+    Ok((cache_control, Tagged::json(entries)?).into_response())
+}
+
 /// What a violated unique constraint means to the person who sent the body.
 fn taken(error: DbError) -> AppError {
     let detail = match error.constraint() {
@@ -54,61 +61,58 @@ fn taken(error: DbError) -> AppError {
 
 /// Cities: your own
 #[utoipa::path(get, path = "/dictionaries/cities", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The cities", body = Vec<City>),
+    (status = 200, description = "The cities", body = Vec<City>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn cities(caller: DictionaryReader, State(app): State<App>) -> Result<Json<Vec<City>>, AppError> {
+async fn cities(caller: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
     let mut cities = cached(&app).await?.cities;
     cities.retain(|city| caller.sees_city(city.id));
-    Ok(Json(cities))
+    kept(&cities)
 }
 
 /// Request types
 #[utoipa::path(get, path = "/dictionaries/request-types", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The request types", body = Vec<Item>),
+    (status = 200, description = "The request types", body = Vec<Item>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn request_types(_: DictionaryReader, State(app): State<App>) -> Result<Json<Vec<Item>>, AppError> {
-    Ok(Json(cached(&app).await?.request_types))
+async fn request_types(_: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
+    kept(&cached(&app).await?.request_types)
 }
 
 /// Fields of work
 #[utoipa::path(get, path = "/dictionaries/directions", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The directions", body = Vec<Item>),
+    (status = 200, description = "The directions", body = Vec<Item>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn directions(_: DictionaryReader, State(app): State<App>) -> Result<Json<Vec<Item>>, AppError> {
-    Ok(Json(cached(&app).await?.directions))
+async fn directions(_: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
+    kept(&cached(&app).await?.directions)
 }
 
 /// Kinds of cash transactions
 #[utoipa::path(get, path = "/dictionaries/transaction-types", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The transaction types", body = Vec<TransactionType>),
+    (status = 200, description = "The transaction types", body = Vec<TransactionType>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn transaction_types(
-    _: DictionaryReader,
-    State(app): State<App>,
-) -> Result<Json<Vec<TransactionType>>, AppError> {
-    Ok(Json(cached(&app).await?.transaction_types))
+async fn transaction_types(_: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
+    kept(&cached(&app).await?.transaction_types)
 }
 
 /// Advertising campaigns of your cities, with their numbers
 #[utoipa::path(get, path = "/dictionaries/campaigns", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The campaigns", body = Vec<Campaign>),
+    (status = 200, description = "The campaigns", body = Vec<Campaign>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn campaigns(caller: DictionaryReader, State(app): State<App>) -> Result<Json<Vec<Campaign>>, AppError> {
+async fn campaigns(caller: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
     let mut campaigns = cached(&app).await?.campaigns;
     campaigns.retain(|campaign| caller.sees_city(campaign.city_id));
-    Ok(Json(campaigns))
+    kept(&campaigns)
 }
 
 /// Roles
 #[utoipa::path(get, path = "/dictionaries/roles", tag = "dictionaries", extensions(("x-action" = json!("read_dictionaries"))), responses(
-    (status = 200, description = "The roles", body = Vec<Role>),
+    (status = 200, description = "The roles", body = Vec<Role>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-async fn roles(_: DictionaryReader) -> Json<&'static [Role]> {
-    Json(Role::ALL)
+async fn roles(_: DictionaryReader) -> Result<Response, AppError> {
+    kept(&Role::ALL)
 }

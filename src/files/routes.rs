@@ -224,7 +224,7 @@ async fn of_transaction(
     ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
     ("If-Range" = Option<String>, Header, description = "The ETag that the range is of")),
     extensions(("x-action" = json!("read_files"))), responses(
-    (status = 200, description = "The file", body = Binary, content_type = "*/*"),
+    (status = 200, description = "The file", body = Binary, content_type = "*/*", headers(("ETag"))),
     (status = 206, description = "The part that was asked for", body = Binary, content_type = "*/*"),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),

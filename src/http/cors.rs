@@ -25,7 +25,9 @@ pub fn policy(origins: &[String]) -> CorsLayer {
         .allow_headers([
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
+            header::CACHE_CONTROL,
             header::IF_MATCH,
+            header::IF_NONE_MATCH,
             header::RANGE,
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("traceparent"),

@@ -1,6 +1,7 @@
 //! Plumbing that every endpoint shares: what a request passes on its way in ([`crate::app`] shows
 //! the order), extractors that turn bad input into problems, and the listeners.
 
+pub mod caching;
 pub mod capacity;
 pub mod client_ip;
 pub mod cookies;

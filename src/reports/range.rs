@@ -1,7 +1,7 @@
 //! The days that a report is about.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, TimeDelta, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
@@ -46,7 +46,7 @@ impl Validate for RangeParams {
 }
 
 /// The same, complete.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Range {
     /// First day.
     pub from: NaiveDate,

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State, response::Response};
 use chrono::{Days, NaiveDate};
+use serde::Serialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -20,10 +21,14 @@ use crate::{
         Caller,
         caller::{BusinessObserver, CallCentreReporter, MoneyReporter},
     },
+    cache::Key,
     calls::providers::Provider,
     error::{self, AppError, Problem},
-    http::extract::ValidQuery,
-    telemetry::labels::WebhookOutcome,
+    http::{
+        caching::{Freshness, Tagged},
+        extract::ValidQuery,
+    },
+    telemetry::labels::{CacheName, WebhookOutcome},
 };
 
 /// The endpoints of reports, of the export and of the business metrics.
@@ -42,9 +47,19 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(performance))
 }
 
-/// The last row of each statement is its totals, so there always is one.
-fn report<T>(range: &Range, rows: Vec<T>) -> Result<Json<Report<T>>, AppError> {
-    Report::new(range, rows).map(Json).ok_or_else(|| AppError::internal("a report without totals"))
+/// A report as the caller sees it, from the cache or made by `rows`.
+async fn report<T: Serialize, F: Future<Output = Result<Vec<T>, AppError>>>(
+    app: &App,
+    caller: &Caller,
+    freshness: Freshness,
+    name: &str,
+    range: &Range,
+    rows: impl Fn() -> F,
+) -> Result<Tagged, AppError> {
+    // The last row of each statement is its totals, so there always is one.
+    let without_totals = || AppError::internal("a report without totals");
+    let load = || async { Report::new(range, rows().await?).ok_or_else(without_totals) };
+    app.cache.read(&Key::seen_by(caller, CacheName::Reports, name, range), freshness, load).await
 }
 
 /// The same without its totals: who adds a column up must not count everything twice.
@@ -63,7 +78,7 @@ fn file_name(report: &str, range: &Range) -> String {
 /// A line for each day on which there was an incoming call; calls that belong to no city are in no report.
 #[utoipa::path(get, path = "/reports/call-centre", tag = "reports", params(RangeParams),
     extensions(("x-action" = json!("call_centre_report"))), responses(
-    (status = 200, description = "The report", body = Report<CallCentreRow>),
+    (status = 200, description = "The report", body = Report<CallCentreRow>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "The range is not valid", body = Problem),
@@ -71,10 +86,12 @@ fn file_name(report: &str, range: &Range) -> String {
 async fn call_centre(
     caller: CallCentreReporter,
     State(app): State<App>,
+    freshness: Freshness,
     ValidQuery(params): ValidQuery<RangeParams>,
-) -> Result<Json<Report<CallCentreRow>>, AppError> {
+) -> Result<Tagged, AppError> {
     let range = params.range()?;
-    report(&range, store::call_centre(&mut turn(&app).await?.db, &caller, &range).await?)
+    let rows = || async { Ok(store::call_centre(&mut turn(&app).await?.db, &caller, &range).await?) };
+    report(&app, &caller, freshness, "call_centre", &range, rows).await
 }
 
 /// Calls by city and day, as CSV
@@ -124,7 +141,7 @@ impl Batches for CallCentreDays {
 /// Service requests and money by city
 #[utoipa::path(get, path = "/reports/cities", tag = "reports", params(RangeParams),
     extensions(("x-action" = json!("money_reports"))), responses(
-    (status = 200, description = "The report; a master sees their own share of it", body = Report<CityRow>),
+    (status = 200, description = "The report; a master sees their own share of it", body = Report<CityRow>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "The range is not valid", body = Problem),
@@ -132,10 +149,12 @@ impl Batches for CallCentreDays {
 async fn cities(
     caller: MoneyReporter,
     State(app): State<App>,
+    freshness: Freshness,
     ValidQuery(params): ValidQuery<RangeParams>,
-) -> Result<Json<Report<CityRow>>, AppError> {
+) -> Result<Tagged, AppError> {
     let range = params.range()?;
-    report(&range, store::cities(&mut turn(&app).await?.db, &caller, &range).await?)
+    let rows = || async { Ok(store::cities(&mut turn(&app).await?.db, &caller, &range).await?) };
+    report(&app, &caller, freshness, "cities", &range, rows).await
 }
 
 /// Service requests and money by city, as CSV
@@ -160,7 +179,7 @@ async fn cities_csv(
 /// The work of masters
 #[utoipa::path(get, path = "/reports/masters", tag = "reports", params(RangeParams),
     extensions(("x-action" = json!("money_reports"))), responses(
-    (status = 200, description = "The report; a master sees themselves", body = Report<MasterRow>),
+    (status = 200, description = "The report; a master sees themselves", body = Report<MasterRow>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "The range is not valid", body = Problem),
@@ -168,10 +187,12 @@ async fn cities_csv(
 async fn masters(
     caller: MoneyReporter,
     State(app): State<App>,
+    freshness: Freshness,
     ValidQuery(params): ValidQuery<RangeParams>,
-) -> Result<Json<Report<MasterRow>>, AppError> {
+) -> Result<Tagged, AppError> {
     let range = params.range()?;
-    report(&range, store::masters(&mut turn(&app).await?.db, &caller, &range).await?)
+    let rows = || async { Ok(store::masters(&mut turn(&app).await?.db, &caller, &range).await?) };
+    report(&app, &caller, freshness, "masters", &range, rows).await
 }
 
 /// The work of masters, as CSV
@@ -196,7 +217,7 @@ async fn masters_csv(
 /// What advertising campaigns brought
 #[utoipa::path(get, path = "/reports/campaigns", tag = "reports", params(RangeParams),
     extensions(("x-action" = json!("money_reports"))), responses(
-    (status = 200, description = "The report; a master sees their own share of it", body = Report<CampaignRow>),
+    (status = 200, description = "The report; a master sees their own share of it", body = Report<CampaignRow>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "The range is not valid", body = Problem),
@@ -204,10 +225,12 @@ async fn masters_csv(
 async fn campaigns(
     caller: MoneyReporter,
     State(app): State<App>,
+    freshness: Freshness,
     ValidQuery(params): ValidQuery<RangeParams>,
-) -> Result<Json<Report<CampaignRow>>, AppError> {
+) -> Result<Tagged, AppError> {
     let range = params.range()?;
-    report(&range, store::campaigns(&mut turn(&app).await?.db, &caller, &range).await?)
+    let rows = || async { Ok(store::campaigns(&mut turn(&app).await?.db, &caller, &range).await?) };
+    report(&app, &caller, freshness, "campaigns", &range, rows).await
 }
 
 /// What advertising campaigns brought, as CSV
@@ -239,9 +262,15 @@ async fn campaigns_csv(
     (status = 403, description = "Not for this role", body = Problem),
     (status = 503, description = "Not computed yet, or no database", body = Problem),
 ))]
-async fn business(caller: BusinessObserver, State(app): State<App>) -> Result<Json<BusinessMetrics>, AppError> {
-    let stored = collector::store::latest(&mut app.db.acquire().await?).await?;
-    let stored = stored.ok_or_else(|| error::OVERLOADED.because("They are not computed yet.").retry_after(1))?;
+async fn business(
+    caller: BusinessObserver,
+    State(app): State<App>,
+    freshness: Freshness,
+) -> Result<Json<BusinessMetrics>, AppError> {
+    let none = || error::OVERLOADED.because("They are not computed yet.").retry_after(1);
+    let load = || async { collector::store::latest(&mut app.db.acquire().await?).await?.ok_or_else(none) };
+    // Of all cities: what the caller sees of them is worked out for each request, and so is their age.
+    let stored = app.cache.get(&Key::common(CacheName::Reports, "business"), freshness, load).await?;
     let rejected = |provider: &Provider| app.metrics.webhook_events(*provider, WebhookOutcome::Rejected).get();
     let rejected_here = Provider::ALL.iter().map(rejected).sum();
     Ok(Json(business::view(stored, &caller, app.clock.now(), rejected_here)))

@@ -133,7 +133,7 @@ fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Optio
 
 /// Read a service request
 #[utoipa::path(get, path = "/requests/{id}", tag = "requests", extensions(("x-action" = json!("read_requests"))), params(("id" = i64, Path)), responses(
-    (status = 200, description = "The request; its ETag is what If-Match wants", body = RequestView),
+    (status = 200, description = "The request; its ETag is what If-Match wants", body = RequestView, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),
 ))]

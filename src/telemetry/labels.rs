@@ -322,6 +322,10 @@ label_enum! {
     pub enum CacheName {
         /// Dictionaries.
         Dictionaries = "dictionaries",
+        /// Lists of people.
+        Users = "users",
+        /// Reports and the business metrics.
+        Reports = "reports",
     }
 }
 
@@ -332,7 +336,7 @@ label_enum! {
         Hit = "hit",
         /// It was not.
         Miss = "miss",
-        /// The cache failed; the database answered.
+        /// The shared cache failed; this replica's own or the database answered.
         Error = "error",
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     app::App,
     audit::{self, By},
     auth::{self, Caller, Role, lockout, store::NewUser},
+    cache::{self, Domain},
     db::{DbError, Tx},
     dictionaries,
     error::{self, AppError},
@@ -71,7 +72,8 @@ pub async fn create(
         audit::record(tx, By::caller(caller), trail::created(id, &row), now).await?;
         Ok(Answer::of(show(created)))
     };
-    once.run(app, caller, create).await
+    let commit = |app, tx| async move { cache::commit(&app, tx, Domain::Users).await };
+    once.run_until(app, caller, create, commit).await
 }
 
 /// Changes somebody.
@@ -174,7 +176,7 @@ pub async fn edit(
     // As it is now, even if it has left the caller's cities.
     next = store::anywhere(&mut tx, id).await?.ok_or(error::NOT_FOUND)?;
     audit::record(&mut tx, By::caller(caller), trail::changed(&before, &next, hash.is_some()), now).await?;
-    tx.commit().await?;
+    cache::commit(app, tx, Domain::Users).await?;
     Ok(next)
 }
 
@@ -199,7 +201,7 @@ pub async fn delete(app: &App, caller: &Caller, kind: Kind, id: i64, if_match: &
     store::remove(&mut tx, id, now).await?;
     auth::store::revoke_sessions_of(&mut tx, id, now).await?;
     audit::record(&mut tx, By::caller(caller), trail::deleted(&before), now).await?;
-    Ok(tx.commit().await?)
+    cache::commit(app, tx, Domain::Users).await
 }
 
 /// Nobody goes, or leaves a city, with work in their hands that needs them: service requests of a

@@ -1,5 +1,5 @@
-//! What runs beside the requests: the webhook inbox, the collector of business metrics, and the sampler
-//! of gauges that nobody else sets.
+//! What runs beside the requests: the webhook inbox, the collector of business metrics, what keeps the cache
+//! honest, and the sampler of gauges that nobody else sets.
 
 pub mod elected;
 
@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::elected::Job;
 use crate::{
     app::App,
+    cache,
     calls::{
         self,
         inbox::{self, Progress},
@@ -31,6 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 pub fn start(app: &App) {
     app.lifecycle.spawn(supervise("inbox", app.clone(), run_inbox));
     app.lifecycle.spawn(supervise("recordings", app.clone(), fetch_recordings));
+    app.lifecycle.spawn(supervise("cache versions", app.clone(), cache::follow));
     app.lifecycle.spawn(supervise("sampler", app.clone(), sample));
     app.lifecycle.spawn(supervise("retention", app.clone(), run_retention));
     app.lifecycle.spawn(supervise("event loop lag", app.clone(), measure_lag));

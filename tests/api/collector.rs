@@ -36,7 +36,7 @@ fn of_status(metric: &str, status: &str) -> String {
 }
 
 async fn business(app: &TestApp, role: Role, cities: &[&str]) -> Value {
-    app.actor(role, cities).await.get(BUSINESS).await.expect(200)
+    app.actor(role, cities).await.get_anew(BUSINESS).await.expect(200)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 mod write;
 
 use serde_json::{Value, json};
-use switchboard::{auth::Role, cache::Key};
+use switchboard::auth::Role;
 
 use crate::support::{KAZAN, MOSCOW, TestApp, actor::Actor};
 
@@ -68,7 +68,7 @@ async fn cities_and_campaigns_are_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dictionaries_come_from_the_cache_until_it_is_told_to_forget() {
+async fn dictionaries_come_from_the_cache_until_they_change() {
     let app = TestApp::start().await;
     let admin = app.actor(Role::Admin, &[]).await;
     let before = app.scrape().await;
@@ -77,7 +77,7 @@ async fn dictionaries_come_from_the_cache_until_it_is_told_to_forget() {
     };
     app.database.execute(&add("omsk")).await;
     assert_eq!(codes(&read(&admin, "cities").await), [MOSCOW, KAZAN]);
-    app.app.cache.forget(&Key::dictionary("all")).await;
+    app.catch_up().await;
     assert_eq!(codes(&read(&admin, "cities").await), [MOSCOW, KAZAN, "omsk"]);
     assert_eq!(codes(&read(&admin, "cities").await), [MOSCOW, KAZAN, "omsk"]);
     let changes = app.scrape().await.changes_since(&before);

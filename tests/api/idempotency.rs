@@ -14,11 +14,11 @@ use crate::{
         guarded,
         world::{Place, World},
     },
-    files::{FORM, photo, png},
     support::{
         KAZAN, MOSCOW, TestApp,
         actor::{Actor, Answer, number},
         config, eventually,
+        files::{FORM, photo, png},
     },
 };
 

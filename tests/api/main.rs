@@ -15,6 +15,7 @@ mod audit;
 mod auth;
 mod authorisation;
 mod backup;
+mod caching;
 mod calls;
 mod capacity;
 mod cli;

@@ -321,7 +321,7 @@ async fn the_report_on_calls_stays_what_it_was() {
     admin.post(&format!("/api/v1/calls/{call}/link"), json!({ "request_id": id })).await.expect(200);
     admin.move_to(id, json!({ "to": "refused" })).await.expect(200);
     let path = "/api/v1/reports/call-centre?from=2026-06-01&to=2026-06-01";
-    let before = admin.get(path).await.expect(200);
+    let before = admin.get_anew(path).await.expect(200);
     assert_eq!(
         (&before["totals"]["incoming"], &before["totals"]["requests_created"]),
         (&json!(2), &json!(1)),
@@ -331,7 +331,7 @@ async fn the_report_on_calls_stays_what_it_was() {
     app.clock.advance(TimeDelta::days(1826));
     sweep(&app).await.unwrap();
     assert_eq!(app.database.count("SELECT count(*) FROM calls WHERE anonymised_at IS NOT NULL").await, 2);
-    assert_eq!(app.actor(Role::Admin, &[]).await.get(path).await.expect(200), before);
+    assert_eq!(app.actor(Role::Admin, &[]).await.get_anew(path).await.expect(200), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

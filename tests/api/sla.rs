@@ -469,7 +469,7 @@ async fn a_broken_promise_still_counts_when_the_request_is_opened_again() {
     run_job(&app).await;
     let breaches = async || {
         collect(&app.app, &mut app.app.db.connect_alone().await.unwrap()).await.unwrap();
-        manager.get("/api/v1/metrics/business").await.expect(200)["today"]["sla_breaches"].clone()
+        manager.get_anew("/api/v1/metrics/business").await.expect(200)["today"]["sla_breaches"].clone()
     };
     let expected = json!({ "assignment": 1, "first_response": 1 });
     assert_eq!(breaches().await, expected);

@@ -149,7 +149,13 @@ impl TestApp {
         let mut db = self.app.db.acquire().await.unwrap();
         let id = create_user(&mut db, &user, morning()).await.unwrap();
         drop(db);
+        self.catch_up().await;
         Actor::sign_in(&self.url(""), id, &login).await
+    }
+
+    /// Notices what was changed by SQL, as the server does all the time.
+    pub async fn catch_up(&self) {
+        self.app.cache.catch_up().await;
     }
 
     /// Nobody: a client without a session.

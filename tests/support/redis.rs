@@ -10,6 +10,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+    time::sleep,
+};
 
 use super::{eventually, files::TempDir};
 
@@ -88,5 +94,61 @@ impl Drop for TestRedis {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// A long way to Redis: its answers arrive late, by turns as late as each of these.
+pub struct LongWay {
+    url: String,
+    delays: watch::Sender<Vec<Duration>>,
+}
+
+impl LongWay {
+    pub async fn to(redis: &TestRedis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let (socket, delays) = (redis.socket(), watch::Sender::new(vec![Duration::ZERO]));
+        let late = delays.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(carry(client, UnixStream::connect(&socket).await.unwrap(), late.clone()));
+            }
+        });
+        Self { url, delays }
+    }
+
+    /// As a REDIS_URL.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    pub fn take(&self, milliseconds: &[u64]) {
+        self.delays.send_replace(milliseconds.iter().copied().map(Duration::from_millis).collect());
+    }
+}
+
+async fn carry(client: TcpStream, server: UnixStream, delays: watch::Receiver<Vec<Duration>>) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let back = async move {
+        let mut answer = vec![0; 1 << 16];
+        for turn in 0_usize.. {
+            let read = from_server.read(&mut answer).await?;
+            let delay = {
+                let delays = delays.borrow();
+                delays[turn % delays.len()]
+            };
+            sleep(delay).await;
+            to_client.write_all(&answer[..read]).await?;
+            if read == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    tokio::select! {
+        _ = copy(&mut from_client, &mut to_server) => {}
+        _ = back => {}
     }
 }

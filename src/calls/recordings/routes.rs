@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
     ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
     ("If-Range" = Option<String>, Header, description = "The ETag that the range is of")),
     extensions(("x-action" = json!("calls"))), responses(
-    (status = 200, description = "The recording", body = Binary, content_type = "*/*"),
+    (status = 200, description = "The recording", body = Binary, content_type = "*/*", headers(("ETag"))),
     (status = 206, description = "The part that was asked for", body = Binary, content_type = "*/*"),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),

@@ -125,6 +125,7 @@ async fn replace(
     };
     pg.execute("ANALYZE").await?;
     let content = postgres::content(&mut pg).await?;
+    outdate_caches(&mut pg).await?;
     note(&mut pg).await?;
     pg.close().await?;
     spinner.finish_and_clear();
@@ -160,6 +161,16 @@ async fn clear(pg: &mut PgConnection) -> anyhow::Result<()> {
             LOOP EXECUTE statement; END LOOP;
         END $$";
     pg.execute(sql).await.context("the database could not be emptied")?;
+    Ok(())
+}
+
+/// What other processes have cached may be newer than the backup, and is wrong now. A schema that is older than the
+/// cache has no versions; its migration gives new ones.
+async fn outdate_caches(pg: &mut PgConnection) -> anyhow::Result<()> {
+    if sqlx::query_scalar("SELECT to_regclass('cache_versions') IS NOT NULL").fetch_one(&mut *pg).await? {
+        pg.execute("UPDATE cache_versions SET version = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            .await?;
+    }
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use crate::{
 /// The `x-action` of an operation that needs no session.
 pub const PUBLIC: &str = "public";
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-/// What If-Match takes (RFC 9110 §13.1.1).
+/// What If-Match and If-None-Match take (RFC 9110 §13.1).
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[^",]*"( *, *(W/)?"[^",]*")*)$"#;
 
 /// Completes the document that the handlers' annotations make.
@@ -39,6 +39,9 @@ pub fn complete(document: &mut OpenApi) {
         for (operation, changes) in reads.chain(changes.map(|operation| (operation, true))) {
             name_within_feature(operation);
             say_what_if_match_takes(operation);
+            if !changes {
+                say_what_is_spared(operation);
+            }
             let mut common = say_who_may(operation, changes);
             common.extend(common_errors(operation));
             for kind in common {
@@ -93,6 +96,22 @@ fn say_how_to_send_again(operation: &mut Operation) {
              `idempotency_in_flight`; something else under the same key is 422 `idempotency_key_reused`.",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(idempotency::PATTERN))));
+    operation.parameters.get_or_insert_default().push(parameter.build().into());
+}
+
+/// Whoever has what would be given, and says so, is not given it again ([`crate::http::caching::spare`]).
+fn say_what_is_spared(operation: &mut Operation) {
+    let Some(RefOr::T(whole)) = operation.responses.responses.get_mut("200") else { return };
+    let Some(RefOr::T(tag)) = whole.headers.get_mut("ETag") else { return };
+    tag.description = Some("What If-None-Match wants".to_owned());
+    let same = ResponseBuilder::new().description("It still is what If-None-Match says").header("ETag", tag.clone());
+    operation.responses.responses.insert("304".to_owned(), same.build().into());
+    let tags = ObjectBuilder::new().schema_type(Type::String).pattern(Some(ENTITY_TAGS));
+    let parameter = ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("The ETag of what the client has"))
+        .schema(Some(tags));
     operation.parameters.get_or_insert_default().push(parameter.build().into());
 }
 

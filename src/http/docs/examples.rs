@@ -67,7 +67,7 @@ fn fill(content: &mut Value, example: impl Fn(&Value) -> Value) {
 /// Parameters whose name says what they are.
 fn named(name: &str) -> Option<Value> {
     Some(match name {
-        "If-Match" => json!("\"3\""),
+        "If-Match" | "If-None-Match" => json!("\"3\""),
         // The page sends what it shows, and everybody who tries it would send the same.
         "Idempotency-Key" => Value::Null,
         "cursor" => json!("AAZTm6aJQAAAAAAAAAAEEg"),

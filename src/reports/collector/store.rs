@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What was computed last.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Stored {
     /// When it was true.
     pub taken_at: DateTime<Utc>,

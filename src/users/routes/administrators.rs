@@ -1,14 +1,15 @@
 //! `/api/v1/users/administrators`.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{created, filter, position, tagged};
+use super::{created, filter, page, tagged};
 use crate::{
     app::App,
     auth::caller::AdministratorManager,
     error::{self, AppError, Problem},
     http::{
+        caching::Tagged,
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
@@ -34,7 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// List administrators, newest first
 #[utoipa::path(get, path = "/users/administrators", tag = "users", params(ListParams),
     extensions(("x-action" = json!("manage_administrators"))), responses(
-    (status = 200, description = "A page", body = Page<Administrator>),
+    (status = 200, description = "A page", body = Page<Administrator>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "A filter is not valid", body = Problem),
@@ -43,12 +44,8 @@ async fn list_administrators(
     caller: AdministratorManager,
     State(app): State<App>,
     ValidQuery(params): ValidQuery<ListParams>,
-) -> Result<Json<Page<Administrator>>, AppError> {
-    let filter = filter(params, true)?;
-    let mut db = app.db.acquire().await?;
-    let page = Page::new(store::list(&mut db, &caller, Kind::Administrator, &filter).await?, filter.limit, position);
-    let items = page.items.into_iter().map(Administrator::from).collect();
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+) -> Result<Tagged, AppError> {
+    page(&app, &caller, Kind::Administrator, filter(params, true)?, Administrator::from).await
 }
 
 /// Create an administrator
@@ -73,7 +70,7 @@ async fn create_administrator(
 /// Read an administrator
 #[utoipa::path(get, path = "/users/administrators/{id}", tag = "users", params(("id" = i64, Path, example = 12)),
     extensions(("x-action" = json!("manage_administrators"))), responses(
-    (status = 200, description = "The administrator; the ETag is what If-Match wants", body = Administrator),
+    (status = 200, description = "The administrator; the ETag is what If-Match wants", body = Administrator, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),

@@ -1,14 +1,15 @@
 //! `/api/v1/users/employees`.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{created, filter, position, tagged};
+use super::{created, filter, page, tagged};
 use crate::{
     app::App,
     auth::caller::{EmployeeCreator, EmployeeManager},
     error::{self, AppError, Problem},
     http::{
+        caching::Tagged,
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
@@ -34,7 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// List employees of your cities, newest first
 #[utoipa::path(get, path = "/users/employees", tag = "users", params(ListParams),
     extensions(("x-action" = json!("manage_employees"))), responses(
-    (status = 200, description = "A page", body = Page<Employee>),
+    (status = 200, description = "A page", body = Page<Employee>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "A filter is not valid", body = Problem),
@@ -43,12 +44,8 @@ async fn list_employees(
     caller: EmployeeManager,
     State(app): State<App>,
     ValidQuery(params): ValidQuery<ListParams>,
-) -> Result<Json<Page<Employee>>, AppError> {
-    let filter = filter(params, true)?;
-    let mut db = app.db.acquire().await?;
-    let page = Page::new(store::list(&mut db, &caller, Kind::Employee, &filter).await?, filter.limit, position);
-    let items = page.items.into_iter().map(Employee::from).collect();
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+) -> Result<Tagged, AppError> {
+    page(&app, &caller, Kind::Employee, filter(params, true)?, Employee::from).await
 }
 
 /// Create an employee
@@ -73,7 +70,7 @@ async fn create_employee(
 /// Read an employee
 #[utoipa::path(get, path = "/users/employees/{id}", tag = "users", params(("id" = i64, Path, example = 12)),
     extensions(("x-action" = json!("manage_employees"))), responses(
-    (status = 200, description = "The employee; the ETag is what If-Match wants", body = Employee),
+    (status = 200, description = "The employee; the ETag is what If-Match wants", body = Employee, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),

@@ -1,9 +1,9 @@
 //! `/api/v1/users/masters`.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{created, filter, position, tagged};
+use super::{created, filter, page, tagged};
 use crate::{
     app::App,
     audit::{self, AuditAction, AuditSubject, By, Entry},
@@ -14,6 +14,7 @@ use crate::{
     },
     error::{self, AppError, Problem},
     http::{
+        caching::Tagged,
         cursor::Page,
         etag::IfMatch,
         extract::{Id, ValidJson, ValidQuery},
@@ -39,7 +40,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// List masters of your cities, newest first
 #[utoipa::path(get, path = "/users/masters", tag = "users", params(ListParams),
     extensions(("x-action" = json!("read_masters"))), responses(
-    (status = 200, description = "A page", body = Page<Master>),
+    (status = 200, description = "A page", body = Page<Master>, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 422, description = "A filter is not valid", body = Problem),
@@ -48,13 +49,9 @@ async fn list_masters(
     caller: MasterReader,
     State(app): State<App>,
     ValidQuery(params): ValidQuery<ListParams>,
-) -> Result<Json<Page<Master>>, AppError> {
+) -> Result<Tagged, AppError> {
     let detailed = sees_details(&caller);
-    let filter = filter(params, detailed)?;
-    let mut db = app.db.acquire().await?;
-    let page = Page::new(store::list(&mut db, &caller, Kind::Master, &filter).await?, filter.limit, position);
-    let items = page.items.into_iter().map(|person| Master::new(person, detailed)).collect();
-    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+    page(&app, &caller, Kind::Master, filter(params, detailed)?, |person| Master::new(person, detailed)).await
 }
 
 /// Create a master
@@ -79,7 +76,7 @@ async fn create_master(
 /// Read a master
 #[utoipa::path(get, path = "/users/masters/{id}", tag = "users", params(("id" = i64, Path, example = 12)),
     extensions(("x-action" = json!("read_masters"))), responses(
-    (status = 200, description = "The master; the ETag is what If-Match wants", body = Master),
+    (status = 200, description = "The master; the ETag is what If-Match wants", body = Master, headers(("ETag"))),
     (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Not for this role", body = Problem),
     (status = 404, description = "Not there, or not yours to see", body = Problem),

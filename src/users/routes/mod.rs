@@ -14,15 +14,19 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     model::{Kind, ListParams, Person},
-    store::Filter,
+    store::{self, Filter},
 };
 use crate::{
     app::App,
+    auth::Caller,
+    cache::Key,
     error::AppError,
     http::{
-        cursor::{self, Cursor},
+        caching::{Freshness, Tagged},
+        cursor::{self, Cursor, Page},
         etag::etag,
     },
+    telemetry::labels::CacheName,
 };
 
 /// The endpoints of users.
@@ -39,6 +43,28 @@ fn filter(params: ListParams, search_logins: bool) -> Result<Filter, AppError> {
         after: params.cursor.as_deref().map(Cursor::decode).transpose()?,
         limit: cursor::limit(params.limit)?,
     })
+}
+
+/// A page of people, as `view` shows them to the caller. First pages are cached; searches and further pages are
+/// seldom asked for twice, and there is no end of them.
+async fn page<T: Serialize>(
+    app: &App,
+    caller: &Caller,
+    kind: Kind,
+    filter: Filter,
+    view: impl Fn(Person) -> T,
+) -> Result<Tagged, AppError> {
+    let load = || async {
+        let mut db = app.db.acquire().await?;
+        let page = Page::new(store::list(&mut db, caller, kind, &filter).await?, filter.limit, position);
+        let items = page.items.into_iter().map(&view).collect();
+        Ok(Page { items, next_cursor: page.next_cursor })
+    };
+    if filter.text.is_some() || filter.after.is_some() {
+        return Tagged::json(&load().await?);
+    }
+    let key = Key::seen_by(caller, CacheName::Users, kind.path(), &(&filter.city, filter.status, filter.limit));
+    app.cache.read(&key, Freshness::Cached, load).await
 }
 
 fn position(person: &Person) -> Cursor {

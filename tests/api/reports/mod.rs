@@ -14,7 +14,7 @@ const BERLIN: &str = "berlin";
 const OCTOBER: &str = "from=2026-10-01&to=2026-10-31";
 
 async fn read(actor: &Actor, report: &str, query: &str) -> Value {
-    actor.get(&format!("/api/v1/reports/{report}?{query}")).await.expect(200)
+    actor.get_anew(&format!("/api/v1/reports/{report}?{query}")).await.expect(200)
 }
 
 /// The row that a field names.

@@ -103,7 +103,7 @@ async fn what_is_wrong_is_reported_under_its_pointer() {
              INSERT INTO user_cities SELECT u.id, c.id FROM users u, cities c WHERE c.code = 'omsk'",
         )
         .await;
-    app.app.cache.forget(&switchboard::cache::Key::dictionary("all")).await;
+    app.catch_up().await;
     let good = json!({ "city": MOSCOW, "phone": "+79161234567" });
     let with = |changes: Value| {
         let mut body = good.clone();

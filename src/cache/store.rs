@@ -1,0 +1,22 @@
+//! SQL of the cache.
+
+use crate::db::{Conn, DbError, DbOperation, Rows};
+
+/// How new a domain is.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub name: String,
+    pub version: i64,
+}
+
+impl Rows for Row {}
+
+/// The version of each domain.
+///
+/// # Errors
+/// As the database.
+pub(super) async fn versions(db: &mut Conn) -> Result<Vec<Row>, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_as!(Row, "SELECT name, version FROM cache_versions");
+    telemetry.run(DbOperation::CacheVersions, query.fetch_all(pg)).await
+}
