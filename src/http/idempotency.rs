@@ -353,6 +353,7 @@ mod tests {
         fn the_document_says_which_keys_are_read(bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..12),
             "[\"\\\\!a~ ]{0,6}".prop_map(String::into_bytes),
+            "\"[\"\\\\!a]{0,5}\"".prop_map(String::into_bytes),
         ]) {
             let documented = regex::bytes::Regex::new(PATTERN).unwrap();
             prop_assert_eq!(parse(&bytes).is_some(), documented.is_match(&bytes));
