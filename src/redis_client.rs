@@ -347,6 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "this thread is to be busy")]
     async fn an_answer_is_late_if_this_thread_could_have_had_it_in_time() {
         let answer = async |after: Duration| {
             tokio::time::sleep(after).await;

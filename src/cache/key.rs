@@ -1,8 +1,10 @@
 //! What a value is cached under.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::{auth::Caller, http::caching::fingerprint, telemetry::labels::CacheName};
+use crate::{auth::Caller, error::AppError, http::caching::fingerprint, telemetry::labels::CacheName};
 
 /// What cached values are made of, and change with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +50,19 @@ impl Key {
 
     /// Of what somebody sees who has asked with these parameters. Those of the same role who see the same share
     /// it; nobody else does.
-    #[must_use]
-    pub fn seen_by(caller: &Caller, name: CacheName, what: &str, parameters: &impl Serialize) -> Self {
-        let mut cities = caller.city_filter().map(<[i64]>::to_vec);
-        cities.iter_mut().for_each(|cities| cities.sort_unstable());
+    ///
+    /// # Errors
+    /// 500 for parameters that JSON cannot hold.
+    pub fn seen_by(
+        caller: &Caller,
+        name: CacheName,
+        what: &str,
+        parameters: &impl Serialize,
+    ) -> Result<Self, AppError> {
+        let cities = caller.city_filter().map(|cities| cities.iter().copied().collect::<BTreeSet<i64>>());
         let scope = (caller.principal.role, cities, caller.master_filter());
-        // What cannot be written would be under one key for all; nothing here cannot.
-        let text = serde_json::to_vec(&(what, scope, parameters)).unwrap_or_default();
-        Self::common(name, &fingerprint(&text))
+        let text = serde_json::to_vec(&(what, scope, parameters)).map_err(AppError::internal)?;
+        Ok(Self::common(name, &fingerprint(&text)))
     }
 
     /// Whose cache it is in.

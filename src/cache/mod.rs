@@ -139,14 +139,12 @@ impl Cache {
         load: impl Fn() -> F,
     ) -> Result<T, AppError> {
         let found = self.read(key, freshness, &load).await?;
-        match serde_json::from_slice(found.body()) {
-            Ok(value) => Ok(value),
-            // Another build of this release had other ideas of it.
-            Err(_) => {
-                let loaded = self.read(key, Freshness::Anew, load).await?;
-                serde_json::from_slice(loaded.body()).map_err(AppError::internal)
-            }
+        if let Ok(value) = serde_json::from_slice(found.body()) {
+            return Ok(value);
         }
+        // Another build of this release had other ideas of it.
+        let loaded = self.read(key, Freshness::Anew, load).await?;
+        serde_json::from_slice(loaded.body()).map_err(AppError::internal)
     }
 
     /// After a change of what `domain` is about was committed: from here on this replica serves nothing that is
@@ -274,7 +272,7 @@ async fn look_in(redis: &RedisClient, key: &Key) -> Result<Shared, Unavailable> 
     let found: Vec<Option<Vec<u8>>> =
         redis.run(async move |mut connection| connection.mget::<_, Vec<Option<Vec<u8>>>>(&names).await).await?;
     let mut found = found.into_iter();
-    let value = found.next().flatten().and_then(|bytes| Value::decode(Bytes::from(bytes)));
+    let value = found.next().flatten().and_then(|bytes| Value::decode(&Bytes::from(bytes)));
     let told = found.next().flatten().and_then(|bytes| str::from_utf8(&bytes).ok()?.parse().ok());
     Ok(Shared { value, told: told.unwrap_or_default() })
 }

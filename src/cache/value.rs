@@ -20,7 +20,7 @@ impl Value {
     }
 
     /// From Redis. What is not whole, or something else altogether, is none.
-    pub fn decode(bytes: Bytes) -> Option<Self> {
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let (version, tag) = str::from_utf8(&bytes[..end]).ok()?.split_once(' ')?;
         let version = version.parse().ok()?;
@@ -48,19 +48,19 @@ mod tests {
     fn comes_back_as_it_was_and_not_at_all_when_something_is_missing() {
         let whole = value(7, "[\"Омск\"]\n");
         let bytes = Bytes::from(whole.encode());
-        assert_eq!(Value::decode(bytes.clone()), Some(whole));
+        assert_eq!(Value::decode(&bytes), Some(whole));
         for length in 0..bytes.len() {
-            assert_eq!(Value::decode(bytes.slice(..length)), None, "{length} of {}", bytes.len());
+            assert_eq!(Value::decode(&bytes.slice(..length)), None, "{length} of {}", bytes.len());
         }
         let other = value(7, "[\"Томск\"]\n").encode();
         let mixed = [&bytes[..40], &other[40..]].concat();
-        assert_eq!(Value::decode(Bytes::from(mixed)), None);
+        assert_eq!(Value::decode(&Bytes::from(mixed)), None);
     }
 
     proptest! {
         #[test]
         fn garbage_is_none_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            prop_assert_eq!(Value::decode(Bytes::from(bytes)), None);
+            prop_assert_eq!(Value::decode(&Bytes::from(bytes)), None);
         }
     }
 }

@@ -60,9 +60,9 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 
 impl IntoResponse for Tagged {
     fn into_response(self) -> Response {
-        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let tag = HeaderValue::try_from(self.tag).map(|tag| [(header::ETAG, tag)]);
-        ([json], tag.unwrap_or([(header::ETAG, HeaderValue::from_static("\"\""))]), self.body).into_response()
+        let tag = HeaderValue::try_from(self.tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json), (header::ETAG, tag)], self.body).into_response()
     }
 }
 

@@ -28,7 +28,9 @@ pub use complete::{PUBLIC, complete};
             Errors are problem+json (RFC 9457) with a stable `code`; times are RFC 3339; money is a decimal in a string.\n\n\
             Each operation names its action in `x-action` (`public`: no session needed) and who may take it in `x-roles`: \
             `all`, in their own `cities`, or what is their `own`. What lies outside that scope is answered 404, as if it \
-            did not exist.",
+            did not exist.\n\n\
+            An answer with an ETag is not sent again to who names it in If-None-Match (304). Reports and business metrics \
+            may be half a minute old; `Cache-Control: no-cache` has them made anew.",
     ),
     servers((url = "/", description = "This server")),
     security(("bearer" = []), ("cookie" = [], "csrf" = [])),

@@ -59,7 +59,7 @@ async fn report<T: Serialize, F: Future<Output = Result<Vec<T>, AppError>>>(
     // The last row of each statement is its totals, so there always is one.
     let without_totals = || AppError::internal("a report without totals");
     let load = || async { Report::new(range, rows().await?).ok_or_else(without_totals) };
-    app.cache.read(&Key::seen_by(caller, CacheName::Reports, name, range), freshness, load).await
+    app.cache.read(&Key::seen_by(caller, CacheName::Reports, name, range)?, freshness, load).await
 }
 
 /// The same without its totals: who adds a column up must not count everything twice.

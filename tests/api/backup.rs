@@ -65,7 +65,8 @@ async fn installation(data: &TempDir) -> TestApp {
 /// Every table in full, so that equal means equal; but for what a restore says of itself.
 async fn everything(database: &TestDatabase) -> BTreeMap<String, String> {
     let mut pg = database.connect().await;
-    let names = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'maintenance_runs'";
+    let names = "SELECT tablename::text FROM pg_tables
+                  WHERE schemaname = 'public' AND tablename NOT IN ('maintenance_runs', 'cache_versions')";
     let names: Vec<String> = sqlx::query_scalar(names).fetch_all(&mut pg).await.unwrap();
     let mut all = BTreeMap::new();
     for name in names {
@@ -184,10 +185,13 @@ async fn a_damaged_backup_and_a_target_in_use_are_refused() {
         )
         .await;
     fs::write(data.path().join("files/later"), "later").unwrap();
+    let newest = database.count("SELECT max(version) FROM cache_versions").await;
     let forced = restore(&["--force"], &database, &data).await;
     assert!(forced.stdout.contains("the files that were there are now in"), "{forced:?}");
     assert_eq!(forced.code, Some(0), "{forced:?}");
     assert_eq!(everything(&database).await, before);
+    let oldest = database.count("SELECT min(version) FROM cache_versions").await;
+    assert!(oldest > newest, "what was cached before is worth nothing any more");
     let aside = fs::read_dir(data.path()).unwrap().flatten().map(|entry| entry.path());
     let aside = aside.filter(|path| path.to_str().unwrap().contains("files.before-")).collect::<Vec<_>>();
     assert_eq!(fs::read_to_string(aside[0].join("later")).unwrap(), "later");

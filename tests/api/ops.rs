@@ -160,7 +160,7 @@ async fn only_pages_of_an_allowed_origin_may_read_answers() {
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, ORIGIN));
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PATCH,DELETE");
     let headers = answer.header("access-control-allow-headers");
-    let expected = "content-type,authorization,if-match,range,last-event-id,traceparent,idempotency-key,x-csrf-token";
+    let expected = "content-type,authorization,cache-control,if-match,if-none-match,range,last-event-id,traceparent,idempotency-key,x-csrf-token";
     assert_eq!(headers, expected);
     assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
 }

@@ -63,7 +63,7 @@ async fn page<T: Serialize>(
     if filter.text.is_some() || filter.after.is_some() {
         return Tagged::json(&load().await?);
     }
-    let key = Key::seen_by(caller, CacheName::Users, kind.path(), &(&filter.city, filter.status, filter.limit));
+    let key = Key::seen_by(caller, CacheName::Users, kind.path(), &(&filter.city, filter.status, filter.limit))?;
     app.cache.read(&key, Freshness::Cached, load).await
 }
 
