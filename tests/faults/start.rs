@@ -47,7 +47,7 @@ async fn serve(environment: Vec<(&'static str, String)>) -> (Outcome, Duration) 
 }
 
 /// What it said: one line, after those that tell what it is at.
-fn said(outcome: Outcome) -> String {
+fn said(outcome: &Outcome) -> String {
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     let (last, before) = outcome.stderr.trim_end().rsplit_once('\n').map_or(("", ""), |(before, last)| (last, before));
     let last = if last.is_empty() { outcome.stderr.trim_end() } else { last };
@@ -73,7 +73,7 @@ async fn a_port_that_is_taken_is_said_within_a_second() {
     for setting in ["SWITCHBOARD_HTTP_ADDR", "SWITCHBOARD_OPS_ADDR"] {
         let (outcome, took) =
             serve(with(free().into_iter().chain([("DATABASE_URL", database.url()), (setting, address.clone())]))).await;
-        let line = said(outcome);
+        let line = said(&outcome);
         assert!(line.contains(&address) && line.contains("in use"), "{line}");
         assert!(took <= Duration::from_secs(1), "{took:?}");
         slowest = slowest.max(took);
@@ -91,13 +91,13 @@ async fn a_database_that_cannot_be_reached_is_said_in_one_line() {
     let environment = settings();
     proxy.freeze();
     let (outcome, dark) = serve(environment.clone()).await;
-    let line = said(outcome);
+    let line = said(&outcome);
     assert!(line.contains("DATABASE_URL: the database did not answer within 5 s"), "{line}");
     assert!(!line.contains("elapsed"), "{line}");
     assert!(dark <= Duration::from_secs(6), "{dark:?}");
     proxy.cut().await;
     let (outcome, refused) = serve(environment).await;
-    let line = said(outcome);
+    let line = said(&outcome);
     assert!(line.contains("DATABASE_URL: the database cannot be reached"), "{line}");
     assert!(refused <= Duration::from_secs(6), "{refused:?}");
     UNREACHABLE.measured(format_args!("refused: exit 1 in {}; dark: exit 1 in {}", ms(refused), ms(dark)));
@@ -110,7 +110,7 @@ async fn serve_on(dir: &TempDir, options: &'static str) -> (String, Duration) {
     let started = Instant::now();
     let run = move || process::run_on_a_mount(&dir, options, &settings);
     let outcome = tokio::task::spawn_blocking(run).await.unwrap();
-    (said(outcome), started.elapsed())
+    (said(&outcome), started.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread")]
