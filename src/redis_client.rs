@@ -18,7 +18,7 @@ use redis::{
 };
 use tokio::{
     runtime::{Builder, Handle},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 use tracing::{Instrument, field::Empty, info_span};
 
@@ -53,6 +53,8 @@ struct Shared {
     manager: ConnectionManager,
     metrics: Arc<Metrics>,
     breaker: Mutex<Breaker>,
+    /// Those who wait for an answer learn here that nobody waits any more.
+    opened: Notify,
     /// How often it came back.
     returns: AtomicU64,
     refusals: Seldom,
@@ -134,12 +136,14 @@ impl RedisClient {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_number_of_retries(1);
+            // A retry comes after a pause, for which everybody waits. The next call tries again.
+            .set_number_of_retries(0);
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
         let manager = ConnectionManager::new_lazy_with_config(client, config)?;
         let (thread, alive) = own_thread()?;
-        let (breaker, returns, refusals) = (Mutex::default(), AtomicU64::default(), Seldom::new());
-        Ok(Self(Arc::new(Shared { manager, metrics, breaker, returns, refusals, thread, _alive: alive })))
+        let (breaker, opened) = (Mutex::default(), Notify::new());
+        let (returns, refusals) = (AtomicU64::default(), Seldom::new());
+        Ok(Self(Arc::new(Shared { manager, metrics, breaker, opened, returns, refusals, thread, _alive: alive })))
     }
 
     /// Runs one command.
@@ -155,9 +159,7 @@ impl RedisClient {
             return Err(Unavailable);
         }
         let Outcome { answer, late } = self.0.call(command).await;
-        if self.0.note(answer.as_ref().err(), late) {
-            self.watch();
-        }
+        self.0.note(answer.as_ref().err(), late);
         answer.map_err(|_| Unavailable)
     }
 
@@ -165,23 +167,6 @@ impl RedisClient {
     #[must_use]
     pub fn returns(&self) -> u64 {
         self.0.returns.load(Ordering::SeqCst)
-    }
-
-    /// Asks until there are quick answers, so that no request has to try; ends with the last user of the client.
-    fn watch(&self) {
-        let shared = Arc::downgrade(&self.0);
-        self.0.thread.spawn(async move {
-            let mut quick = 0;
-            while quick < CONFIRMATIONS {
-                tokio::time::sleep(if quick == 0 { PROBE_EVERY } else { CONFIRM_EVERY }).await;
-                let Some(shared) = shared.upgrade() else { return };
-                let Outcome { answer, late } = shared.call(ping).await;
-                quick = if answer.is_ok() && !late { quick + 1 } else { 0 };
-            }
-            if let Some(shared) = shared.upgrade() {
-                shared.close();
-            }
-        });
     }
 
     /// Whether Redis answers; the outcome is in the metrics.
@@ -192,8 +177,8 @@ impl RedisClient {
         let Outcome { answer, late } = self.0.call(ping).await;
         // That it answers this does not mean that it does what it is asked.
         let refuses = answer.is_ok() && self.0.breaker().failures > 0;
-        if !refuses && self.0.note(answer.as_ref().err(), late) {
-            self.watch();
+        if !refuses {
+            self.0.note(answer.as_ref().err(), late);
         }
         answer.is_ok()
     }
@@ -220,8 +205,9 @@ struct Outcome<T> {
     late: bool,
 }
 
-/// Waits for `work`; whether that took too long. Not if it is this thread that was not at work.
-async fn timed<F: Future>(work: F) -> (F::Output, bool) {
+/// Waits for `work`; whether that took too long, which is told as soon as it did. Not if it is this thread that was
+/// not at work.
+async fn timed<F: Future>(work: F, tell: impl FnOnce()) -> (F::Output, bool) {
     let mut work = pin!(work);
     let asked = Instant::now();
     tokio::select! {
@@ -234,12 +220,17 @@ async fn timed<F: Future>(work: F) -> (F::Output, bool) {
         biased;
         answer = &mut work => (answer, false),
         // What has come meanwhile is read before anything is said of it.
-        () = tokio::task::yield_now() => (work.await, !busy),
+        () = tokio::task::yield_now() => {
+            if !busy {
+                tell();
+            }
+            (work.await, !busy)
+        }
     }
 }
 
 impl Shared {
-    async fn call<T, F>(&self, command: impl FnOnce(ConnectionManager) -> F) -> Outcome<T>
+    async fn call<T, F>(self: &Arc<Self>, command: impl FnOnce(ConnectionManager) -> F) -> Outcome<T>
     where
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
@@ -252,14 +243,23 @@ impl Shared {
             otel.status_code = Empty,
             db.system.name = "redis",
         );
-        // One bound over connect, retry and answer together.
+        // One bound over connect and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
         let work = command(self.manager.clone());
-        let bounded = self.thread.spawn(timed(tokio::time::timeout(limit, work)));
-        let (answer, late) = match bounded.instrument(span.clone()).await {
-            Ok((Ok(answer), late)) => (answer.map_err(Failure::from), late),
-            Ok((Err(_), late)) => (Err(Failure::Silence(format!("no answer within {limit:?}"))), late),
-            Err(error) => (Err(Failure::Silence(error.to_string())), false),
+        let shared = self.clone();
+        let bounded = self.thread.spawn(timed(tokio::time::timeout(limit, work), move || shared.note_late()));
+        let answered = async {
+            tokio::select! {
+                biased;
+                answer = bounded => Some(answer),
+                () = self.opened.notified() => None,
+            }
+        };
+        let (answer, late) = match answered.instrument(span.clone()).await {
+            Some(Ok((Ok(answer), late))) => (answer.map_err(Failure::from), late),
+            Some(Ok((Err(_), late))) => (Err(Failure::Silence(format!("no answer within {limit:?}"))), late),
+            Some(Err(error)) => (Err(Failure::Silence(error.to_string())), false),
+            None => (Err(Failure::Silence("others have waited in vain".to_owned())), false),
         };
         if answer.is_err() {
             span.record("otel.status_code", "ERROR");
@@ -271,16 +271,16 @@ impl Shared {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Learns what became of a call; whether that was one failure too many. A few that fail among others that do
-    /// not are no outage, and say nothing of one. A Redis that answers and does nothing of what it is asked is
-    /// none either, but is asked on: it may do the next thing.
-    fn note(&self, failure: Option<&Failure>, late: bool) -> bool {
+    /// Learns what became of a call. A few that fail among others that do not are no outage, and say nothing of one. A
+    /// Redis that answers and does nothing of what it is asked is none either, but is asked on: it may do the next
+    /// thing.
+    fn note(self: &Arc<Self>, failure: Option<&Failure>, late: bool) {
         let mut breaker = self.breaker();
+        // The one that was late is counted; what was sent before the breaker opened does not matter, as the probe knows
+        // better.
         if breaker.open {
-            // It was sent before; the probe knows better.
-            return false;
+            return;
         }
-        let opens = breaker.opens(late || matches!(failure, Some(Failure::Silence(_))), Instant::now());
         match failure {
             None => breaker.failures = 0,
             Some(failure) => {
@@ -292,17 +292,47 @@ impl Shared {
                 }
             }
         }
-        if opens {
-            let error = failure.map_or("it takes too long", |failure| failure.message());
-            tracing::warn!(error, "Redis does not answer as it should; doing without");
+        if !late && breaker.opens(matches!(failure, Some(Failure::Silence(_))), Instant::now()) {
+            return self.open(&mut breaker, failure.map_or("", Failure::message));
         }
         match failure {
-            _ if opens => self.tell(&mut breaker, false),
             None => self.tell(&mut breaker, true),
             Some(_) if breaker.told.is_none() || breaker.failures >= FAILURES => self.tell(&mut breaker, false),
             Some(_) => {}
         }
-        opens
+    }
+
+    /// Learns that an answer is late before it is there, if it ever will be.
+    fn note_late(self: &Arc<Self>) {
+        let mut breaker = self.breaker();
+        if !breaker.open && breaker.opens(true, Instant::now()) {
+            self.open(&mut breaker, "it takes too long");
+        }
+    }
+
+    /// Nobody waits any more.
+    fn open(self: &Arc<Self>, breaker: &mut Breaker, error: &str) {
+        tracing::warn!(error, "Redis does not answer as it should; doing without");
+        self.tell(breaker, false);
+        self.opened.notify_waiters();
+        self.watch();
+    }
+
+    /// Asks until there are quick answers, so that no request has to try; ends with the last user of the client.
+    fn watch(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        self.thread.spawn(async move {
+            let mut quick = 0;
+            while quick < CONFIRMATIONS {
+                tokio::time::sleep(if quick == 0 { PROBE_EVERY } else { CONFIRM_EVERY }).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let Outcome { answer, late } = shared.call(ping).await;
+                quick = if answer.is_ok() && !late { quick + 1 } else { 0 };
+            }
+            if let Some(shared) = shared.upgrade() {
+                shared.close();
+            }
+        });
     }
 
     fn close(&self) {
@@ -353,15 +383,18 @@ mod tests {
             tokio::time::sleep(after).await;
             7
         };
-        assert_eq!(timed(answer(Duration::ZERO)).await, (7, false));
-        assert_eq!(timed(answer(LATE * 3)).await, (7, true));
+        assert_eq!(timed(answer(Duration::ZERO), || panic!()).await, (7, false));
+        let mut told = None;
+        let asked = Instant::now();
+        assert_eq!(timed(answer(LATE * 10), || told = Some(asked.elapsed())).await, (7, true));
+        assert!(told.unwrap() < LATE * 10, "before it is there: {told:?}");
         // It has come long ago when this thread gets to look.
         let (sender, receiver) = oneshot::channel();
         let busy = async {
             let _ = sender.send(7);
             std::thread::sleep(LATE * 3);
         };
-        let ((answer, late), ()) = tokio::join!(timed(receiver), busy);
+        let ((answer, late), ()) = tokio::join!(timed(receiver, || panic!()), busy);
         assert_eq!((answer, late), (Ok(7), false));
         // It comes late, and nobody was there to see how late.
         let (sender, receiver) = oneshot::channel();
@@ -370,7 +403,7 @@ mod tests {
             tokio::time::sleep(LATE).await;
             let _ = sender.send(7);
         };
-        let ((answer, late), ()) = tokio::join!(timed(receiver), busy);
+        let ((answer, late), ()) = tokio::join!(timed(receiver, || panic!()), busy);
         assert_eq!((answer, late), (Ok(7), false));
     }
 }
