@@ -29,7 +29,8 @@ use crate::{
     telemetry, workers,
 };
 
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// What an exit may take longer without a collector of traces is 2 s, all told.
+const FLUSH_LIMIT: Duration = Duration::from_millis(1_800);
 /// A database in a dark network says no goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 

@@ -31,7 +31,7 @@ async fn waiting(database: &TestDatabase) -> (Server, sqlx::PgConnection) {
     let mut lock = database.connect().await;
     lock.execute(MIGRATING).await.unwrap();
     let [public, ops] = free_addresses();
-    let server = Server::begin(public, ops, &environment(database));
+    let server = Server::begin(&[], [public, ops], &environment(database));
     eventually("it listens", async || tokio::net::TcpStream::connect(ops).await.ok()).await;
     (server, lock)
 }
@@ -86,7 +86,7 @@ async fn who_is_told_twice_stops_at_once() {
         let [public, ops] = free_addresses();
         let mut environment = environment(&database);
         environment.push(("SWITCHBOARD_SHUTDOWN_DELAY_MS", "60000".to_owned()));
-        let server = Server::begin(public, ops, &environment);
+        let server = Server::begin(&[], [public, ops], &environment);
         let says = async |status: &str| {
             let answers = async || {
                 tokio::net::TcpStream::connect(public).await.ok()?;

@@ -1,40 +1,20 @@
 //! `switchboard simulate` against a real server: what it saw succeed is what the server counted.
 
-use std::path::Path;
-
-use switchboard::{app::App, cli::demo::Credentials, clock::Clock, config::Settings, telemetry::ProcessCounters};
-
 use crate::support::{
     database::TestDatabase,
     files::TempDir,
+    found_demo,
     process::{self, Server},
 };
-
-/// The demo's company as its first start makes it, but with passwords that are cheap to check: hashing
-/// them all, twice, would be most of this test. What a first start does is in `demo`.
-async fn found_cheaply(database: &TestDatabase, data: &Path) {
-    let data_dir = ("SWITCHBOARD_DATA_DIR".to_owned(), data.to_str().unwrap().to_owned());
-    let mut settings = Settings::read(None, [data_dir]).unwrap();
-    let credentials = Credentials::of(&mut settings).unwrap();
-    credentials.keep(data).unwrap();
-    let mut config = settings.config().unwrap();
-    config.password.cost = 4;
-    let app = App::build(config, database.options(), Clock::System, ProcessCounters::default()).unwrap();
-    credentials.load_company(&app).await.unwrap();
-    app.close().await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simulated_hour_agrees_with_the_servers_counts() {
     let (database, data) = (TestDatabase::create().await, TempDir::create());
-    found_cheaply(&database, data.path()).await;
+    found_demo(&database, data.path()).await;
     let mut environment = vec![("DATABASE_URL", database.url()), ("SWITCHBOARD_DATA_DIR", data.text())];
     let serving = environment.clone();
     let server = tokio::task::spawn_blocking(move || Server::start(&["--demo"], &serving)).await.unwrap();
-    environment.extend([
-        ("SWITCHBOARD_HTTP_ADDR", server.public.to_string()),
-        ("SWITCHBOARD_OPS_ADDR", server.ops.to_string()),
-    ]);
+    environment.extend(process::addresses(server.public, server.ops));
     let day = ["simulate", "--seed", "3", "--hours", "1", "--rate", "800", "--speed", "3600"];
     let outcome = tokio::task::spawn_blocking(move || process::run(&day, &environment, b"")).await.unwrap();
     let said = outcome.success();

@@ -20,6 +20,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
 mod disk;
 mod outages;
 mod postgres;

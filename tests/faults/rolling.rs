@@ -40,7 +40,7 @@ async fn begin(site: &Site, at: SocketAddr) -> Server {
     environment.push(("SWITCHBOARD_SHUTDOWN_DELAY_MS", "5000".to_owned()));
     environment.push(("SWITCHBOARD_LOG_LEVEL", "warn,switchboard=info,switchboard::http=warn".to_owned()));
     let [ops] = free_addresses();
-    let mut server = tokio::task::spawn_blocking(move || Server::begin(at, ops, &environment)).await.unwrap();
+    let mut server = tokio::task::spawn_blocking(move || Server::begin(&[], [at, ops], &environment)).await.unwrap();
     tokio::task::spawn_blocking(move || {
         server.wait_for_line("ready", |line| line["message"] == "ready");
         server

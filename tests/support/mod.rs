@@ -19,7 +19,7 @@ pub mod telephony;
 pub mod tls;
 pub mod watch;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum_server::Handle;
 use chrono::{DateTime, Utc};
@@ -31,6 +31,7 @@ use switchboard::{
         store::{NewUser, create_user},
     },
     calls::inbox::{self, Progress},
+    cli::demo::Credentials,
     clock::{Clock, ManualClock},
     config::{Config, Secret, Settings},
     http::{listen, tls::Tls, turns::Patience},
@@ -52,6 +53,20 @@ pub const MOSCOW: &str = "moscow";
 pub const KAZAN: &str = "kazan";
 pub const MOSCOW_LINE: &str = "74950000101";
 pub const KAZAN_LINE: &str = "78430000101";
+
+/// The demo's company as its first start makes it, but with passwords that are cheap to check: hashing
+/// them all, twice, would be most of a test. What a first start does is in `demo`.
+pub async fn found_demo(database: &TestDatabase, data: &Path) {
+    let data_dir = ("SWITCHBOARD_DATA_DIR".to_owned(), data.to_str().unwrap().to_owned());
+    let mut settings = Settings::read(None, [data_dir]).unwrap();
+    let credentials = Credentials::of(&mut settings).unwrap();
+    credentials.keep(data).unwrap();
+    let mut config = settings.config().unwrap();
+    config.password.cost = 4;
+    let app = App::build(config, database.options(), Clock::System, ProcessCounters::default()).unwrap();
+    credentials.load_company(&app).await.unwrap();
+    app.close().await;
+}
 
 /// Ten in the morning in Moscow.
 pub fn morning() -> DateTime<Utc> {

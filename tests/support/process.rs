@@ -18,6 +18,8 @@ use serde_json::Value;
 use super::{JWT_SECRET, PEPPER, watch};
 
 const STARTUP: Duration = Duration::from_mins(1);
+/// How long a command may take that ends by itself.
+const COMMAND: Duration = Duration::from_mins(5);
 /// A child that does not stop by then is killed and the test fails.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 
@@ -70,6 +72,11 @@ pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     held.each_ref().map(|listener| listener.local_addr().unwrap())
 }
 
+/// The settings of where a server listens.
+pub fn addresses(public: SocketAddr, ops: SocketAddr) -> [(&'static str, String); 2] {
+    [("SWITCHBOARD_HTTP_ADDR", public.to_string()), ("SWITCHBOARD_OPS_ADDR", ops.to_string())]
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -111,7 +118,7 @@ fn end(mut command: Command, what: &str, input: &[u8]) -> Outcome {
     let pid = Pid::from_raw(child.id().cast_signed());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
-    let Ok(output) = receiver.recv_timeout(STARTUP) else {
+    let Ok(output) = receiver.recv_timeout(COMMAND) else {
         kill(pid, Signal::SIGKILL).unwrap();
         panic!("{what} does not end: {:?}", receiver.recv());
     };
@@ -169,10 +176,10 @@ impl Server {
         server
     }
 
-    /// Starts `switchboard serve` on addresses that are known, and does not wait for anything.
-    pub fn begin(public: SocketAddr, ops: SocketAddr, environment: &[(&str, String)]) -> Self {
-        let addresses = [("SWITCHBOARD_HTTP_ADDR", public.to_string()), ("SWITCHBOARD_OPS_ADDR", ops.to_string())];
-        let mut server = Self::spawn(command(&["serve"]), &[environment, &addresses].concat());
+    /// Starts `switchboard serve …` on addresses that are known, and does not wait for anything.
+    pub fn begin(arguments: &[&str], [public, ops]: [SocketAddr; 2], environment: &[(&str, String)]) -> Self {
+        let addresses = addresses(public, ops);
+        let mut server = Self::spawn(command(&[&["serve"], arguments].concat()), &[environment, &addresses].concat());
         (server.public, server.ops) = (public, ops);
         server
     }

@@ -15,6 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// HTTP requests at once: below the server's database pool, so that a small machine is busy and not
 /// overwhelmed. People wait for each other's answers, not for connections.
 const AT_ONCE: usize = 6;
+/// How long somebody keeps sending what is not answered: a replica is back by then.
+const PERSISTENCE: Duration = Duration::from_secs(10);
+/// Before something is sent again for the first time; then twice as long each time, up to a second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What kind of HTTP request it is, for the timings.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +152,26 @@ impl Api {
             Lane::Webhook => counts.webhooks.push(started.elapsed()),
         }
         answer
+    }
+
+    /// Sends it until it is answered for good, or patience ends; the last answer, and whether it was sent more than
+    /// once. Only for what has no effect twice.
+    ///
+    /// # Errors
+    /// When there is no answer even to the last.
+    pub async fn persist(&self, request: &RequestBuilder, lane: Lane, tally: &Tally) -> Result<(Answer, bool), String> {
+        let (started, mut pause, mut again) = (Instant::now(), PAUSE, false);
+        loop {
+            let request = request.try_clone().ok_or("a stream cannot be sent twice")?;
+            let answer = self.send(request, lane, tally).await;
+            if answer.as_ref().is_ok_and(|answer| !answer.is_for_now()) || started.elapsed() >= PERSISTENCE {
+                return answer.map(|answer| (answer, again));
+            }
+            tally.lock().sent_again += 1;
+            again = true;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
     }
 
     /// Whether a Switchboard answers here and is ready.

@@ -159,14 +159,16 @@ impl Caller {
         let kind = self.call().events[event].what.kind();
         let json = self.payload(event).to_string();
         let sign = mango::sign(&self.world.mango, &json);
-        let Some((status, receipt)) = self.send(kind, &json, &sign).await else { return false };
+        let Some((status, receipt, again)) = self.send(kind, &json, &sign).await else { return false };
         if status != StatusCode::OK {
             self.world.tally.error(format!("{} of call {}: {receipt}", kind.as_str(), self.entry()));
             return false;
         }
         let first = !std::mem::replace(&mut self.taken[event], true);
         let expected = if first { "accepted" } else { "duplicate" };
-        if receipt != expected {
+        // What the server stored, but could not say so.
+        let unsaid = first && again && receipt == "duplicate";
+        if receipt != expected && !unsaid {
             let entry = self.entry();
             self.world.tally.error(format!("{} of call {entry}: {receipt} instead of {expected}", kind.as_str()));
         }
@@ -176,6 +178,7 @@ impl Caller {
             return true;
         }
         counts.accepted += 1;
+        counts.duplicates += u32::from(unsaid);
         match kind {
             EventKind::Recording => counts.ignored += 1,
             EventKind::Summary => {
@@ -194,23 +197,24 @@ impl Caller {
         let salt = format!("not {}", self.world.mango.api_salt);
         let sign = mango::sign(&Credentials { api_salt: salt, ..self.world.mango.clone() }, &json);
         match self.send(kind, &json, &sign).await {
-            Some((StatusCode::UNAUTHORIZED, _)) => self.world.tally.lock().rejected += 1,
-            Some((_, receipt)) => self.world.tally.error(format!("a forged delivery was answered {receipt}")),
+            Some((StatusCode::UNAUTHORIZED, ..)) => self.world.tally.lock().rejected += 1,
+            Some((_, receipt, _)) => self.world.tally.error(format!("a forged delivery was answered {receipt}")),
             None => {}
         }
     }
 
-    /// Status, and what the receipt or the problem says.
-    async fn send(&self, kind: EventKind, json: &str, sign: &str) -> Option<(StatusCode, String)> {
+    /// Status, what the receipt or the problem says, and whether it was sent more than once.
+    async fn send(&self, kind: EventKind, json: &str, sign: &str) -> Option<(StatusCode, String, bool)> {
         let world = &self.world;
         let path = format!("/webhooks/telephony/mango/events/{}", kind.as_str());
         let form = [("vpbx_api_key", world.mango.api_key.as_str()), ("sign", sign), ("json", json)];
         let request = world.api.request(Method::POST, &path, ADDRESS).form(&form);
-        match world.api.send(request, Lane::Webhook, &world.tally).await {
-            Ok(answer) if answer.is_good() => {
-                Some((answer.status, answer.read::<Receipt>().map_or_else(|error| error, |receipt| receipt.status)))
+        match world.api.persist(&request, Lane::Webhook, &world.tally).await {
+            Ok((answer, again)) if answer.is_good() => {
+                let receipt = answer.read::<Receipt>().map_or_else(|error| error, |receipt| receipt.status);
+                Some((answer.status, receipt, again))
             }
-            Ok(answer) => Some((answer.status, answer.problem())),
+            Ok((answer, again)) => Some((answer.status, answer.problem(), again)),
             Err(error) => {
                 world.tally.disconnected(format!("POST {path}: {error}"));
                 None

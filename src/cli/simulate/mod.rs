@@ -23,6 +23,7 @@ mod world;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
+use anyhow::Context;
 use url::Url;
 
 use self::{
@@ -65,6 +66,10 @@ pub struct Arguments {
     /// The logins [default: demo.json in the data directory]
     #[arg(long, value_name = "FILE")]
     logins: Option<PathBuf>,
+    /// Write what was seen to succeed to a file, as JSON, to compare the database with. The server may then be
+    /// restarted meanwhile, which its metrics do not survive
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -109,12 +114,21 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     let kept = run::links_kept(&world).await;
     let mut delta = Delta { before, after: Scrape::default() };
     run::settle(&world, &metrics_url, &mut delta, kept).await?;
-    anyhow::ensure!(!delta.restarted(), "the server was restarted meanwhile and counts from zero: nothing to compare");
-
+    let restarted = delta.restarted();
     let mut counts = tally.lock();
-    let rows = report::compare(&counts, &delta, kept);
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, serde_json::to_vec_pretty(&report::seen(&counts))?)
+            .with_context(|| format!("writing {}", path.display()))?;
+    } else {
+        anyhow::ensure!(!restarted, "the server was restarted meanwhile and counts from zero: nothing to compare");
+    }
+    let rows = if restarted { Vec::new() } else { report::compare(&counts, &delta, kept) };
     print!("{}", report::what_was_done(&world, &mut counts, started.elapsed()));
-    println!("{}", report::comparison(&rows));
+    if restarted {
+        println!("\nthe server was restarted meanwhile and counts from zero: not compared");
+    } else {
+        println!("{}", report::comparison(&rows));
+    }
     for error in &counts.first_errors {
         eprintln!("error: {error}");
     }

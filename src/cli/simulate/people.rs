@@ -1,9 +1,6 @@
 //! Somebody who signs in and uses the API: an account, an address of their own, a session.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,10 +19,6 @@ use crate::{auth::Role, cli::demo::DemoUser, clock::Clock, http::idempotency};
 const AHEAD: TimeDelta = TimeDelta::seconds(30);
 /// Tries to sign in while others do, or the limit is used up by earlier runs.
 const TRIES: u32 = 30;
-/// How long somebody keeps sending what is not answered: a replica is back by then.
-const PERSISTENCE: Duration = Duration::from_secs(10);
-/// Before something is sent again for the first time; then twice as long each time, up to a second.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A signed-in user.
 pub struct Person {
@@ -137,11 +130,11 @@ impl Person {
         Ok(session.access_token.clone())
     }
 
-    /// `None` when the session is over.
+    /// `None` when the session is over. Whoever sends the same token again within seconds is given the same pair.
     async fn refresh(&self, refresh_token: &str) -> anyhow::Result<Option<Session>> {
         let body = json!({ "refresh_token": refresh_token });
         let request = self.api.request(Method::POST, "/auth/refresh", &self.address).json(&body);
-        let answer = self.api.send(request, Lane::Api, &self.tally).await.map_err(anyhow::Error::msg)?;
+        let (answer, _) = self.api.persist(&request, Lane::Api, &self.tally).await.map_err(anyhow::Error::msg)?;
         if answer.status != StatusCode::OK {
             return Ok(None);
         }
@@ -169,7 +162,7 @@ impl Person {
     /// Sends it until it is answered. That has no effect twice: a POST has a key, and a PATCH names its version.
     async fn send(&self, method: &Method, path: &str, body: Option<&Value>, if_match: Option<&str>) -> Option<Answer> {
         let key = (*method == Method::POST).then(|| format!("{:032x}", rand::random::<u128>()));
-        let (started, mut pause, mut refused) = (Instant::now(), PAUSE, None);
+        let mut refused = None;
         loop {
             let token = match self.token(refused.as_deref()).await {
                 Ok(token) => token,
@@ -188,15 +181,8 @@ impl Person {
             if let Some(key) = &key {
                 request = request.header(idempotency::KEY, key);
             }
-            let answer = self.api.send(request, Lane::Api, &self.tally).await;
-            if answer.as_ref().map_or(true, Answer::is_for_now) && started.elapsed() < PERSISTENCE {
-                self.tally.lock().sent_again += 1;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-                continue;
-            }
-            let answer = match answer {
-                Ok(answer) => answer,
+            let answer = match self.api.persist(&request, Lane::Api, &self.tally).await {
+                Ok((answer, _)) => answer,
                 Err(error) => {
                     self.tally.disconnected(format!("{}: {method} {path}: {error}", self.login));
                     return None;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use rust_decimal::prelude::ToPrimitive;
+use serde_json::{Map, Value, json};
 
 use super::{metrics::Delta, tally::Counts, world::World};
 use crate::{
@@ -122,6 +123,36 @@ fn compare_moves(counts: &Counts, delta: &Delta, add: &mut impl FnMut(&str, u32,
             }
         }
     }
+}
+
+/// What was seen to succeed and stays in the database, for who compares it.
+#[must_use]
+pub fn seen(counts: &Counts) -> Value {
+    let calls = counts.calls.iter().map(|((result, direction), count)| {
+        json!({ "direction": direction.as_str(), "result": result.as_str(), "count": count })
+    });
+    let moves = counts
+        .moves
+        .iter()
+        .map(|((from, to), count)| json!({ "from": from.as_str(), "to": to.as_str(), "count": count }));
+    let created = counts.created.iter().map(|(source, count)| (source.as_str().to_owned(), json!(count)));
+    json!({
+        "webhook_events": counts.accepted,
+        "webhook_events_without_effect": counts.ignored,
+        "calls": calls.collect::<Vec<_>>(),
+        "calls_joined": counts.joined,
+        "calls_in_triage": counts.unknown_line + counts.unknown_caller,
+        "links": counts.links.iter().map(|(call, request)| json!({ "call": call, "request": request })).collect::<Vec<_>>(),
+        "requests_created": created.collect::<Map<_, _>>(),
+        "transitions": moves.collect::<Vec<_>>(),
+        "comments": counts.comments,
+        "incomes": counts.bookings,
+        "revenue_rubles": counts.revenue,
+        "reversals": counts.reversals,
+        "refunds_rubles": counts.refunds,
+        "errors": counts.errors,
+        "sent_again": counts.sent_again,
+    })
 }
 
 /// What was done, as a table.

@@ -1,0 +1,173 @@
+//! SIGKILL, again and again, while a simulated day is played: nothing of what anybody was told is lost, and nothing
+//! happened twice.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use crate::{
+    support::{
+        database::TestDatabase,
+        files::TempDir,
+        found_demo,
+        process::{self, Server, addresses, free_addresses},
+    },
+    table::{Row, within},
+};
+
+const KILLED: Row = Row {
+    number: 17,
+    fault: "kill -9, twenty times, while a day is simulated",
+    promise: "calls, requests, history and ledger are exactly what was acknowledged; every accepted event is processed once",
+    seen_in: "process_start_time_seconds, switchboard_webhook_events_total{outcome=\"duplicate\"}",
+};
+
+const KILLS: u32 = 20;
+/// How long a server lives: another while each time, so that each dies at something else.
+fn life(kill: u32) -> Duration {
+    Duration::from_millis(600 + u64::from(kill * 397 % 1_400))
+}
+
+/// What the database holds of something, beside what the simulator was told.
+struct Comparison<'a> {
+    database: &'a TestDatabase,
+    told: &'a Value,
+    differences: Vec<String>,
+    compared: u32,
+}
+
+impl Comparison<'_> {
+    async fn count(&mut self, what: &str, told: i64, sql: &str) {
+        let held = self.database.count(sql).await;
+        self.compared += 1;
+        if held != told {
+            self.differences.push(format!("{what}: told {told}, and there are {held}"));
+        }
+    }
+
+    /// The same for a count that the report has by this name.
+    async fn named(&mut self, name: &str, sql: &str) {
+        let told = self.told[name].as_i64().unwrap_or_else(|| panic!("no {name} in {:#}", self.told));
+        self.count(name, told, sql).await;
+    }
+
+    /// Kopecks; the report says rubles.
+    async fn kopecks(&mut self, name: &str, sql: &str) {
+        let told = self.told[name].as_str().unwrap().parse::<f64>().unwrap();
+        self.count(name, (told * 100.0).round() as i64, sql).await;
+    }
+
+    /// The counts of a list of the report; `sum` counts all of its kind.
+    async fn list(&mut self, name: &str, fields: [&str; 2], each: impl Fn(&str, &str) -> String, sum: &str) {
+        let mut all = 0;
+        for told in self.told[name].as_array().unwrap() {
+            let [one, two] = fields.map(|field| told[field].as_str().unwrap());
+            let count = told["count"].as_i64().unwrap();
+            all += count;
+            self.count(&format!("{name} {one} {two}"), count, &each(one, two)).await;
+        }
+        self.count(name, all, sum).await;
+    }
+}
+
+const INCOMES: &str =
+    "FROM transactions t JOIN transaction_types type ON type.id = t.type_id WHERE type.code = 'income'";
+const REVERSALS: &str = "FROM transactions t WHERE t.reverses_id IS NOT NULL";
+const MOVES: &str = "SELECT count(*) FROM request_events WHERE kind = 'transition'";
+const CALLS: &str = "SELECT count(*) FROM calls WHERE result IS NOT NULL";
+
+/// Everything that is left in the database, against what was acknowledged; how many counts that were.
+async fn compare(database: &TestDatabase, told: &Value) -> u32 {
+    let mut comparison = Comparison { database, told, differences: Vec::new(), compared: 0 };
+    comparison.named("webhook_events", "SELECT count(*) FROM webhook_events").await;
+    let without_effect = "SELECT count(*) FROM webhook_events WHERE status = 'ignored'";
+    comparison.named("webhook_events_without_effect", without_effect).await;
+    let undone = "SELECT count(*) FROM webhook_events WHERE status NOT IN ('processed', 'ignored')";
+    comparison.count("events that are not processed", 0, undone).await;
+    let call = |direction: &str, result: &str| format!("{CALLS} AND direction = '{direction}' AND result = '{result}'");
+    comparison.list("calls", ["direction", "result"], call, CALLS).await;
+    let twice = "SELECT count(*) FROM (SELECT call_key FROM calls GROUP BY call_key HAVING count(*) > 1) AS twice";
+    comparison.count("calls that are there twice", 0, twice).await;
+    for source in ["call", "manual"] {
+        let created = told["requests_created"][source].as_i64().unwrap_or(0);
+        let sql = format!("SELECT count(*) FROM requests WHERE source = '{source}'");
+        comparison.count(&format!("requests from {source}"), created, &sql).await;
+    }
+    let requests = told["requests_created"].as_object().unwrap().values().filter_map(Value::as_i64).sum();
+    comparison.count("requests", requests, "SELECT count(*) FROM requests").await;
+    comparison.count("births", requests, "SELECT count(*) FROM request_events WHERE kind = 'created'").await;
+    let each = |from: &str, to: &str| format!("{MOVES} AND from_status = '{from}' AND to_status = '{to}'");
+    comparison.list("transitions", ["from", "to"], each, MOVES).await;
+    // Where a request stands is where its history ends.
+    let astray = "SELECT count(*) FROM requests r WHERE r.status IS DISTINCT FROM
+        (SELECT to_status FROM request_events e WHERE e.request_id = r.id AND to_status IS NOT NULL ORDER BY id DESC LIMIT 1)";
+    comparison.count("requests that are not where their history ends", 0, astray).await;
+    comparison.named("comments", "SELECT count(*) FROM request_comments").await;
+    comparison.named("incomes", &format!("SELECT count(*) {INCOMES}")).await;
+    comparison.kopecks("revenue_rubles", &format!("SELECT (COALESCE(sum(amount), 0) * 100)::bigint {INCOMES}")).await;
+    comparison.named("reversals", &format!("SELECT count(*) {REVERSALS}")).await;
+    comparison
+        .kopecks("refunds_rubles", &format!("SELECT (COALESCE(-sum(amount), 0) * 100)::bigint {REVERSALS}"))
+        .await;
+    for link in told["links"].as_array().unwrap() {
+        let (call, request) = (&link["call"], &link["request"]);
+        let sql = format!("SELECT count(*) FROM calls WHERE id = {call} AND request_id = {request}");
+        comparison.count("a link", 1, &sql).await;
+    }
+    assert!(comparison.differences.is_empty(), "{:#?}\n{told:#}", comparison.differences);
+    comparison.compared
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_twenty_kills() {
+    let (database, data) = (TestDatabase::create().await, TempDir::create());
+    found_demo(&database, data.path()).await;
+    let report = data.path().join("report.json");
+    let at = free_addresses();
+    let environment = vec![("DATABASE_URL", database.url()), ("SWITCHBOARD_DATA_DIR", data.text())];
+    let serving = environment.clone();
+    let begin = move || {
+        let mut server = Server::begin(&["--demo"], at, &serving);
+        server.wait_for_line("ready", |line| line["message"] == "ready");
+        server
+    };
+    let mut server = spawn_blocking(begin.clone()).await.unwrap();
+    let mut playing = environment;
+    playing.extend(addresses(at[0], at[1]));
+    let file = report.to_str().unwrap().to_owned();
+    let simulator = spawn_blocking(move || {
+        let day = ["simulate", "--seed", "5", "--hours", "3", "--rate", "1500", "--speed", "120", "--report", &file];
+        process::run(&day, &playing, b"")
+    });
+    let begun = async || (database.count("SELECT count(*) FROM webhook_events").await > 20).then_some(());
+    within("the day begins", Duration::from_mins(1), begun).await;
+    for kill in 0..KILLS {
+        sleep(life(kill)).await;
+        assert!(!simulator.is_finished(), "the day is over after {kill} kills: {:?}", simulator.await);
+        let (_, code) = spawn_blocking(move || server.stop_with(Signal::SIGKILL)).await.unwrap();
+        assert_eq!(code, None);
+        server = spawn_blocking(begin.clone()).await.unwrap();
+    }
+    let outcome = simulator.await.unwrap();
+    println!("{}{}", outcome.stdout, outcome.stderr);
+    outcome.success();
+    let done = async || {
+        let waiting = database.count("SELECT count(*) FROM webhook_events WHERE status = 'pending'").await;
+        (waiting == 0).then_some(())
+    };
+    within("everything is processed", Duration::from_secs(30), done).await;
+    let told: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let again = told["sent_again"].as_i64().unwrap();
+    assert!(again >= KILLS.into(), "the kills were felt: {told:#}");
+    let compared = compare(&database, &told).await;
+    KILLED.measured(format_args!(
+        "{KILLS} kills; {} events, {} requests, {} moves, {} incomes: {compared} counts agree, {again} HTTP requests were sent again",
+        told["webhook_events"],
+        database.count("SELECT count(*) FROM requests").await,
+        database.count(MOVES).await,
+        told["incomes"],
+    ));
+    assert_eq!(spawn_blocking(move || server.stop()).await.unwrap().1, Some(0));
+}
