@@ -12,7 +12,7 @@
 //! - [`auth`]: who is calling and what they may do; handlers state it as their first argument. [`users`]:
 //!   the people themselves. [`audit`]: who changed what; [`security`]: what administrators see of both.
 //! - [`dictionaries`]: cities, types, campaigns.
-//! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners.
+//! - [`http`]: what every endpoint shares: extractors, errors' edge, probes, listeners, sending again.
 //! - [`telemetry`]: the metric catalogue, traces, logs.
 //! - [`db`], [`cache`], [`redis_client`]: what it stands on. [`config`], [`clock`], [`bounds`], [`lifecycle`],
 //!   [`app`], [`server`]: how it is put together. [`workers`]: what runs beside requests, on each replica or
