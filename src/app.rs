@@ -40,6 +40,8 @@ pub struct Shared {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub db: Db,
+    /// Connections that requests cannot use up: for calls that come in, and for the cache.
+    pub reserved: Db,
     pub cache: Cache,
     pub redis: Option<RedisClient>,
     pub tokens: Tokens,
@@ -95,6 +97,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(counters)?);
         let db = Db::new(database, &config.database, metrics.clone());
+        let reserved = db.reserve(&config.database);
         let redis = if config.redis.url.is_empty() {
             None
         } else {
@@ -119,7 +122,7 @@ impl App {
             user_limit: limit(RateLimitScope::User, config.limits.user),
             login_limit: limit(RateLimitScope::LoginIp, config.limits.login_ip),
             webhook_limit: limit(RateLimitScope::Webhook, config.limits.webhook),
-            cache: Cache::new(redis.clone(), db.clone(), &config.cache, metrics.clone()),
+            cache: Cache::new(redis.clone(), reserved.clone(), &config.cache, metrics.clone()),
             readiness: Readiness::new(db.options().clone()),
             lifecycle: Lifecycle::default(),
             storage: Storage::new(&config)?,
@@ -134,6 +137,7 @@ impl App {
             clock,
             metrics,
             db,
+            reserved,
             redis,
             mango,
         })))
@@ -157,6 +161,7 @@ impl App {
     /// Gives everything back: connections in the pool and beside it.
     pub async fn close(&self) {
         self.readiness.close().await;
+        self.reserved.close().await;
         self.db.close().await;
     }
 }

@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use tokio::{
 use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{
+    clock::Clock,
     config::Secret,
     telemetry::{Seldom, labels::Dependency, metrics::Metrics},
 };
@@ -50,13 +51,16 @@ const CONFIRMATIONS: u32 = 4;
 pub struct RedisClient(Arc<Shared>);
 
 struct Shared {
-    manager: ConnectionManager,
+    client: Client,
+    /// Replaced when Redis is silent: in a dark network a connection looks alive for a quarter of an hour.
+    manager: Mutex<ConnectionManager>,
     metrics: Arc<Metrics>,
     breaker: Mutex<Breaker>,
     /// Those who wait for an answer learn here that nobody waits any more.
     opened: Notify,
-    /// How often it came back.
+    /// How often it came back, and when it last did, in microseconds since 1970.
     returns: AtomicU64,
+    back_since: AtomicI64,
     refusals: Seldom,
     thread: Handle,
     /// Its thread ends when this is dropped.
@@ -133,17 +137,14 @@ impl RedisClient {
     /// # Errors
     /// When the URL cannot be used.
     pub fn new(url: &Secret, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // A retry comes after a pause, for which everybody waits. The next call tries again.
-            .set_number_of_retries(0);
         let client = Client::open(url.expose()).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
-        let manager = ConnectionManager::new_lazy_with_config(client, config)?;
+        let manager = Mutex::new(connection(&client)?);
         let (thread, alive) = own_thread()?;
         let (breaker, opened) = (Mutex::default(), Notify::new());
-        let (returns, refusals) = (AtomicU64::default(), Seldom::new());
-        Ok(Self(Arc::new(Shared { manager, metrics, breaker, opened, returns, refusals, thread, _alive: alive })))
+        let (returns, back_since, refusals) = (AtomicU64::default(), AtomicI64::default(), Seldom::new());
+        let shared =
+            Shared { client, manager, metrics, breaker, opened, returns, back_since, refusals, thread, _alive: alive };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// Runs one command.
@@ -155,10 +156,7 @@ impl RedisClient {
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
     {
-        if self.0.breaker().open {
-            return Err(Unavailable);
-        }
-        let Outcome { answer, late } = self.0.call(command).await;
+        let Outcome { answer, late } = self.0.call(command, false).await;
         self.0.note(answer.as_ref().err(), late);
         answer.map_err(|_| Unavailable)
     }
@@ -169,12 +167,18 @@ impl RedisClient {
         self.0.returns.load(Ordering::SeqCst)
     }
 
+    /// When Redis last came back, in microseconds since 1970; 0 if it was never away.
+    #[must_use]
+    pub fn back_since(&self) -> i64 {
+        self.0.back_since.load(Ordering::SeqCst)
+    }
+
     /// Whether Redis answers; the outcome is in the metrics.
     pub async fn probe(&self) -> bool {
         if self.0.breaker().open {
             return false;
         }
-        let Outcome { answer, late } = self.0.call(ping).await;
+        let Outcome { answer, late } = self.0.call(ping, false).await;
         // That it answers this does not mean that it does what it is asked.
         let refuses = answer.is_ok() && self.0.breaker().failures > 0;
         if !refuses {
@@ -182,6 +186,10 @@ impl RedisClient {
         }
         answer.is_ok()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A runtime with a thread of its own: where many requests wait for their turn, a timer among them would tell
@@ -192,6 +200,16 @@ fn own_thread() -> anyhow::Result<(Handle, oneshot::Sender<()>)> {
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new().name("redis".to_owned()).spawn(move || runtime.block_on(ended))?;
     Ok((handle, alive))
+}
+
+/// A connection that is opened when first used, and again when it breaks.
+fn connection(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        // A retry comes after a pause, for which everybody waits. The next call tries again.
+        .set_number_of_retries(0);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 async fn ping(mut connection: ConnectionManager) -> RedisResult<()> {
@@ -230,11 +248,17 @@ async fn timed<F: Future>(work: F, tell: impl FnOnce()) -> (F::Output, bool) {
 }
 
 impl Shared {
-    async fn call<T, F>(self: &Arc<Self>, command: impl FnOnce(ConnectionManager) -> F) -> Outcome<T>
+    /// Asks, unless nobody does just now but who `probes`.
+    async fn call<T, F>(self: &Arc<Self>, command: impl FnOnce(ConnectionManager) -> F, probes: bool) -> Outcome<T>
     where
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
     {
+        // First, so that nobody can open the breaker unheard.
+        let opened = self.opened.notified();
+        if !probes && self.breaker().open {
+            return Outcome { answer: Err(Failure::Silence("nobody asks just now".to_owned())), late: false };
+        }
         let span = info_span!(
             target: "switchboard::redis",
             "redis",
@@ -245,14 +269,14 @@ impl Shared {
         );
         // One bound over connect and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
-        let work = command(self.manager.clone());
+        let work = command(lock(&self.manager).clone());
         let shared = self.clone();
         let bounded = self.thread.spawn(timed(tokio::time::timeout(limit, work), move || shared.note_late()));
         let answered = async {
             tokio::select! {
                 biased;
                 answer = bounded => Some(answer),
-                () = self.opened.notified() => None,
+                () = opened => None,
             }
         };
         let (answer, late) = match answered.instrument(span.clone()).await {
@@ -268,7 +292,7 @@ impl Shared {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.breaker)
     }
 
     /// Learns what became of a call. A few that fail among others that do not are no outage, and say nothing of one. A
@@ -315,6 +339,7 @@ impl Shared {
         tracing::warn!(error, "Redis does not answer as it should; doing without");
         self.tell(breaker, false);
         self.opened.notify_waiters();
+        self.renew();
         self.watch();
     }
 
@@ -326,7 +351,10 @@ impl Shared {
             while quick < CONFIRMATIONS {
                 tokio::time::sleep(if quick == 0 { PROBE_EVERY } else { CONFIRM_EVERY }).await;
                 let Some(shared) = shared.upgrade() else { return };
-                let Outcome { answer, late } = shared.call(ping).await;
+                let Outcome { answer, late } = shared.call(ping, true).await;
+                if matches!(answer, Err(Failure::Silence(_))) {
+                    shared.renew();
+                }
                 quick = if answer.is_ok() && !late { quick + 1 } else { 0 };
             }
             if let Some(shared) = shared.upgrade() {
@@ -335,10 +363,19 @@ impl Shared {
         });
     }
 
+    /// The next one to ask opens a connection of its own.
+    fn renew(&self) {
+        match connection(&self.client) {
+            Ok(new) => *lock(&self.manager) = new,
+            Err(error) => tracing::error!(%error, "no new connection to Redis can be made"),
+        }
+    }
+
     fn close(&self) {
         let mut breaker = self.breaker();
         *breaker = Breaker { told: breaker.told, ..Breaker::default() };
         // Before anybody can ask again.
+        self.back_since.store(Clock::System.now().timestamp_micros(), Ordering::SeqCst);
         self.returns.fetch_add(1, Ordering::SeqCst);
         self.tell(&mut breaker, true);
         tracing::info!("Redis answers again");

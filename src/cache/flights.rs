@@ -15,9 +15,9 @@ use crate::error::AppError;
 /// begins anew.
 type Flight = OnceCell<Result<Value, AppError>>;
 
-/// The loads of this process, by key.
+/// The loads of this process, by key, and how many are in each.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+pub(super) struct Flights(Mutex<HashMap<String, (Arc<Flight>, usize)>>);
 
 /// A seat in one of them. The last to leave, and whoever leaves one that has landed, takes it off the list.
 pub(super) struct Seat<'a> {
@@ -29,11 +29,13 @@ pub(super) struct Seat<'a> {
 impl Flights {
     /// Joins the flight for `key`, or begins one.
     pub fn join<'a>(&'a self, key: &'a str) -> Seat<'a> {
-        let flight = self.list().entry(key.to_owned()).or_default().clone();
-        Seat { flights: self, key, flight }
+        let mut list = self.list();
+        let (flight, seats) = list.entry(key.to_owned()).or_default();
+        *seats += 1;
+        Seat { flights: self, key, flight: flight.clone() }
     }
 
-    fn list(&self) -> MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+    fn list(&self) -> MutexGuard<'_, HashMap<String, (Arc<Flight>, usize)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -49,10 +51,10 @@ impl Deref for Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut list = self.flights.list();
-        let listed = list.get(self.key).is_some_and(|listed| Arc::ptr_eq(listed, &self.flight));
-        // The list's own and this one.
-        let last = Arc::strong_count(&self.flight) == 2;
-        if listed && (last || self.flight.initialized()) {
+        let listed = list.get_mut(self.key).filter(|(listed, _)| Arc::ptr_eq(listed, &self.flight));
+        let Some((_, seats)) = listed else { return };
+        *seats -= 1;
+        if *seats == 0 || self.flight.initialized() {
             list.remove(self.key);
         }
     }

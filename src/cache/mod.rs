@@ -27,6 +27,7 @@ pub use key::{Domain, Key};
 use self::{flights::Flights, value::Value, versions::Versions};
 use crate::{
     app::App,
+    clock::Clock,
     config,
     db::{Db, Tx},
     error::AppError,
@@ -147,10 +148,10 @@ impl Cache {
         serde_json::from_slice(loaded.body()).map_err(AppError::internal)
     }
 
-    /// After a change of what `domain` is about was committed: from here on this replica serves nothing that is
-    /// older, nor do those that Redis tells. The others hear of it from PostgreSQL.
-    pub async fn changed(&self, domain: Domain) {
-        let Some(version) = self.versions.after_change(domain).await else { return };
+    /// After a change of what `domain` is about, to this version, was committed: from here on this replica serves
+    /// nothing that is older, nor do those that Redis tells. The others hear of it from PostgreSQL.
+    pub async fn changed(&self, domain: Domain, version: i64) {
+        self.versions.learn(domain, version);
         if let Some(redis) = &self.redis {
             let mut call = TELL.key(domain.shared());
             call.arg(version).arg(TOLD_FOR.as_secs());
@@ -172,16 +173,16 @@ impl Cache {
         };
         let told = shared.as_ref().and_then(|shared| shared.as_ref().ok()).map_or(0, |shared| shared.told);
         // After Redis has answered, so that what it gave is judged by what was known later.
-        let trusted = match key.domain() {
+        let (trusted, least) = match key.domain() {
             Some(domain) => self.versions.prepare(domain, told).await,
-            None => true,
+            None => (true, 0),
         };
         let failed = matches!(shared, Some(Err(Unavailable)));
         let value = match shared {
             Some(Ok(shared)) if trusted => shared.value.inspect(|value| self.adopt(key, value)),
             _ => self.held(key).map(|held| held.value),
         };
-        let value = value.filter(|value| value.version >= self.wanted(key));
+        let value = value.filter(|value| value.version >= self.wanted(key).max(least));
         let result = match (failed, value.is_some()) {
             (true, _) => CacheResult::Error,
             (false, true) => CacheResult::Hit,
@@ -190,9 +191,11 @@ impl Cache {
         (value, result)
     }
 
-    /// The version that a value must have now.
+    /// The version that a value must have now. What belongs to no domain has the time at which it was loaded: what is
+    /// from before Redis was away is not served after it.
     fn wanted(&self, key: &Key) -> i64 {
-        key.domain().map_or(0, |domain| self.versions.known(domain))
+        let back = || self.redis.as_ref().map_or(0, RedisClient::back_since);
+        key.domain().map_or_else(back, |domain| self.versions.known(domain))
     }
 
     async fn load_once<T: Serialize, F: Future<Output = Result<T, AppError>>>(
@@ -223,7 +226,10 @@ impl Cache {
         load: &impl Fn() -> F,
     ) -> Result<Value, AppError> {
         // Before it is loaded: each statement that follows sees at least this much.
-        let version = self.wanted(key);
+        let version = match key.domain() {
+            Some(domain) => self.versions.known(domain),
+            None => Clock::System.now().timestamp_micros(),
+        };
         let value = Value { version, tagged: Tagged::json(&load().await?)? };
         let ttl = self.ttl(key.name());
         if let Some(redis) = &self.redis {
@@ -283,11 +289,13 @@ async fn look_in(redis: &RedisClient, key: &Key) -> Result<Shared, Unavailable> 
 /// # Errors
 /// As the commit.
 pub async fn commit(app: &App, tx: Tx, domain: Domain) -> Result<(), AppError> {
-    let app = app.clone();
+    let (app, mut tx) = (app.clone(), tx);
     let work = async move {
+        // Here, where the change has raised it, and not afterwards on a connection that may not be had.
+        let version = store::version(&mut tx, domain).await?;
         let committed = tx.commit().await;
         // Even if the commit is not confirmed: it may have happened.
-        app.cache.changed(domain).await;
+        app.cache.changed(domain, version).await;
         committed
     };
     Ok(tokio::spawn(stats::carried(work.in_current_span())).await.map_err(AppError::internal)??)

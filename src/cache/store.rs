@@ -1,5 +1,6 @@
 //! SQL of the cache.
 
+use super::key::Domain;
 use crate::db::{Conn, DbError, DbOperation, Rows};
 
 /// How new a domain is.
@@ -10,6 +11,16 @@ pub(super) struct Row {
 }
 
 impl Rows for Row {}
+
+/// The version of a domain; in a transaction that has changed it, the one that it will have.
+///
+/// # Errors
+/// As the database.
+pub(super) async fn version(db: &mut Conn, domain: Domain) -> Result<i64, DbError> {
+    let (pg, telemetry) = db.parts();
+    let query = sqlx::query_scalar!("SELECT version FROM cache_versions WHERE name = $1", domain.as_str());
+    telemetry.run(DbOperation::CacheVersions, query.fetch_one(pg)).await
+}
 
 /// The version of each domain.
 ///

@@ -3,8 +3,8 @@
 //!
 //! A worker asks for it all the time. A request asks by itself where that is not enough: when Redis tells of a
 //! version that is not known yet; when Redis was away, since what it has is from before; and when nobody has had
-//! an answer for a while, as when the database was away. If there is still no answer, what is cached is served:
-//! that may be old, but nothing newer can be had.
+//! an answer for a while, as when the database was away. If there is still no answer, what is cached is served, unless
+//! somebody has told of something newer.
 
 use std::{
     sync::{
@@ -53,21 +53,18 @@ impl Versions {
     }
 
     /// Sees to it that what is known is recent enough to judge by, and knows of all that was `told`. Whether what
-    /// Redis gives can be trusted then.
-    pub async fn prepare(&self, domain: Domain, told: i64) -> bool {
-        if told > self.known(domain) || !self.is_recent() {
-            self.ask(Instant::now()).await;
-        }
-        self.answered().is_some_and(|asked| asked.returns == self.returns())
+    /// Redis gives can be trusted then, and the least version that a value must have: what was told, if PostgreSQL does
+    /// not say otherwise. It may be garbage, but not to know is no reason to serve what may be old.
+    pub async fn prepare(&self, domain: Domain, told: i64) -> (bool, i64) {
+        let news = told > self.known(domain);
+        let asked = if news || !self.is_recent() { self.ask(Instant::now()).await } else { true };
+        let trusted = self.answered().is_some_and(|asked| asked.returns == self.returns());
+        (trusted, if news && !asked { told } else { 0 })
     }
 
-    /// The version after a change; `None` if PostgreSQL does not say, and then the next one to look asks again.
-    pub async fn after_change(&self, domain: Domain) -> Option<i64> {
-        if self.ask(Instant::now()).await {
-            return Some(self.known(domain));
-        }
-        *self.answered() = None;
-        None
+    /// A version that PostgreSQL has given out.
+    pub fn learn(&self, domain: Domain, version: i64) {
+        self.known[domain as usize].fetch_max(version, Ordering::SeqCst);
     }
 
     /// Asks PostgreSQL, unless somebody else has begun to after `since`; whether there was an answer.
@@ -77,7 +74,7 @@ impl Versions {
             return answered;
         }
         let asked = Asked { at: Instant::now(), returns: self.returns() };
-        let answered = self.learn().await.is_ok();
+        let answered = self.learn_all().await.is_ok();
         if answered {
             *self.answered() = Some(asked);
         }
@@ -85,11 +82,11 @@ impl Versions {
         answered
     }
 
-    async fn learn(&self) -> Result<(), DbError> {
+    async fn learn_all(&self) -> Result<(), DbError> {
         let rows = store::versions(&mut self.db.acquire().await?).await?;
         for domain in Domain::ALL {
             if let Some(row) = rows.iter().find(|row| row.name == domain.as_str()) {
-                self.known[domain as usize].fetch_max(row.version, Ordering::SeqCst);
+                self.learn(domain, row.version);
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ pub enum Progress {
 /// succeed is postponed, so that it does not hold them up; if that is its own fault and not that of a
 /// busy row, it is given up after the configured number of attempts.
 pub async fn process_next(app: &App) -> Result<Progress, DbError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.reserved.begin().await?;
     let Some(event) = store::claim_event(&mut tx, app.clock.now()).await? else {
         return Ok(Progress::Idle);
     };
@@ -261,7 +261,7 @@ async fn put_off(app: &App, event: &InboxEvent, mut message: String, own_fault: 
     let now = app.clock.now();
     message.truncate(message.floor_char_boundary(500));
     tracing::error!(target: "switchboard::inbox", event_id = event.id, kind = event.kind, attempts, error = message, "a webhook event failed");
-    let mut db = app.db.acquire().await?;
+    let mut db = app.reserved.acquire().await?;
     if attempts >= i32::from(app.config.inbox.max_attempts) {
         let failed = WebhookOutcome::Failed;
         if store::finish_event(&mut db, event.id, failed.as_str(), Some(&message), now).await? {

@@ -119,7 +119,7 @@ pub struct Delivered(Cache<(Provider, String), ()>);
 
 impl Default for Delivered {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(10_000).time_to_live(Duration::from_hours(1)).build())
+        Self(Cache::builder().max_capacity(10_000).time_to_live(Duration::from_mins(5)).build())
     }
 }
 
@@ -148,7 +148,7 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
     // A provider that is told to wait sends again.
     app.webhook_limit.check(provider.as_str()).await?;
     let traceparent = TraceIds::current().map(|ids| ids.traceparent);
-    let mut db = app.db.acquire().await?;
+    let mut db = app.reserved.acquire().await?;
     let new = store::insert_event(
         &mut db,
         provider,

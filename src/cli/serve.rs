@@ -57,10 +57,14 @@ pub async fn run(mut settings: Settings, demo: bool) -> anyhow::Result<ExitCode>
     let outcome = serve(config, doors, tls, counters, credentials, &mut signals).await;
     let limit = if matches!(outcome, Ok(End::Forced(_))) { Duration::ZERO } else { FLUSH_LIMIT };
     // Blocking, so not on a thread that others may need.
-    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown(limit)).await;
-    Ok(match outcome? {
-        End::Orderly => ExitCode::SUCCESS,
-        End::Forced(signal) => ExitCode::from(signal.exit_code()),
+    let flushing = tokio::task::spawn_blocking(move || telemetry.shutdown(limit));
+    let told_again = tokio::select! {
+        _ = flushing => None,
+        signal = signals.next() => Some(signal),
+    };
+    Ok(match (outcome?, told_again) {
+        (End::Orderly, None) => ExitCode::SUCCESS,
+        (End::Orderly, Some(signal)) | (End::Forced(signal), _) => ExitCode::from(signal.exit_code()),
     })
 }
 
@@ -114,14 +118,17 @@ async fn serve(
         ended = doors.ended() => ended?,
     };
     tracing::info!(reason, "shutting down: not ready any more");
+    let stopping = async {
+        stop(&app, doors, &limits).await?;
+        database.close().await
+    };
     tokio::select! {
-        stopped = stop(&app, doors, &limits) => stopped?,
+        stopped = stopping => stopped?,
         signal = signals.next() => {
             tracing::warn!(reason = signal.as_str(), "told twice: whatever is being done is broken off");
             return Ok(End::Forced(signal));
         }
     }
-    database.close().await?;
     tracing::info!("stopped");
     Ok(End::Orderly)
 }

@@ -74,6 +74,7 @@ impl DbError {
             Self::Sql(error) => match class_of(error) {
                 SqlstateClass::Connection | SqlstateClass::Resources => true,
                 SqlstateClass::Intervention => code_of(error).as_deref() != Some("57014"),
+                SqlstateClass::TransactionState => code_of(error).as_deref() == Some("25006"),
                 _ => false,
             },
         }
@@ -114,6 +115,10 @@ impl From<DbError> for AppError {
                 // 57014 is our own statement_timeout; the rest of the class is a server going down.
                 SqlstateClass::Intervention if code_of(sql).as_deref() == Some("57014") => error::TIMED_OUT,
                 SqlstateClass::Connection | SqlstateClass::Resources | SqlstateClass::Intervention => {
+                    error::DATABASE_UNAVAILABLE
+                }
+                // A standby, and a transaction that was idle for too long: a part of what was asked for is not done.
+                SqlstateClass::TransactionState if matches!(code_of(sql).as_deref(), Some("25006" | "25P03")) => {
                     error::DATABASE_UNAVAILABLE
                 }
                 // A value that no column can hold, such as U+0000 in a search text.

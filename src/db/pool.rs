@@ -29,18 +29,32 @@ use crate::{
 
 /// A pooled connection that was idle for less is used without asking whether it still answers.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-/// How long a pooled connection may take to answer a ping; one that takes longer is thrown away.
+/// How long a pooled connection may take to answer a question; one that takes longer is thrown away.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long who has used up their time may still wait: a free connection that is asked whether it lives takes a moment.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 
+/// Connections of the second pool, see [`Db::reserve`].
+const RESERVED: u32 = 3;
+
 /// See [`Db::begin_long`].
 const LONG: u32 = 3;
 
-async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Whether the connection is any good: it answers, and can be written on. A server that is a standby now, or was told
+/// to take no writes, serves nobody; the next connection may find the one that has taken its place.
+async fn is_good(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(PING_TIMEOUT, connection.ping()).await.map_err(late)?
+    tokio::time::timeout(PING_TIMEOUT, takes_writes(connection)).await.map_err(late)?
+}
+
+/// Whether this server takes writes.
+///
+/// # Errors
+/// As the database.
+pub(super) async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
+    Ok(read_only == "off")
 }
 
 /// The database of one App; cheap to clone.
@@ -160,6 +174,18 @@ impl Db {
     /// A pool over `options`; connects lazily.
     #[must_use]
     pub fn new(options: PgConnectOptions, config: &config::Database, metrics: Arc<Metrics>) -> Self {
+        metrics.db_pool_max_connections().set(i64::from(config.max_connections));
+        Self::pooled(options, config, u32::from(config.max_connections), metrics)
+    }
+
+    /// A second pool of the same, for what must get through when requests have all connections of the first: calls
+    /// that come in, and how new things are.
+    #[must_use]
+    pub fn reserve(&self, config: &config::Database) -> Self {
+        Self::pooled(self.options.clone(), config, RESERVED, self.telemetry.metrics.clone())
+    }
+
+    fn pooled(options: PgConnectOptions, config: &config::Database, most: u32, metrics: Arc<Metrics>) -> Self {
         let timeout = config.query_timeout();
         let options = options.application_name("switchboard").options([
             ("statement_timeout", format!("{}ms", timeout.as_millis())),
@@ -178,20 +204,17 @@ impl Db {
             // Starting a parallel worker takes longer than most statements, and takes a core from the others.
             ("max_parallel_workers_per_gather", "0".to_owned()),
         ]);
-        metrics.db_pool_max_connections().set(i64::from(config.max_connections));
         let pool = PgPoolOptions::new()
-            .max_connections(u32::from(config.max_connections))
+            .max_connections(most)
             .acquire_timeout(config.acquire_timeout())
             // A ping before each use costs a round trip; one that was just used is taken as alive.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TRUSTED_IDLE { Ok(true) } else { answers(connection).await.map(|()| true) }
-                })
+                Box::pin(async move { if meta.idle_for < TRUSTED_IDLE { Ok(true) } else { is_good(connection).await } })
             })
             // Before a connection goes back, what a cancelled statement left behind is read; in a dark
             // network that would take for ever, with the connection's place in the pool.
-            .after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
+            .after_release(|connection, _| Box::pin(is_good(connection)))
             .connect_lazy_with(options.clone());
         let telemetry = Telemetry { metrics, timeout };
         Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout(), lent: Arc::default() }

@@ -9,7 +9,7 @@ use std::{
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
 
-use super::migrate;
+use super::{migrate, pool};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -54,21 +54,25 @@ impl Readiness {
         // Taken out while in use, so that a question that times out drops a connection of unknown state.
         let connection = state.connection.take();
         let (connection, answer) = match tokio::time::timeout(PATIENCE, self.ask(connection)).await {
-            Ok(Ok((connection, true))) => (Some(connection), "ok"),
-            Ok(Ok((connection, false))) => (Some(connection), "starting"),
-            Ok(Err(_)) | Err(_) => (None, "database_unavailable"),
+            Ok(Ok(Some((connection, true)))) => (Some(connection), "ok"),
+            Ok(Ok(Some((connection, false)))) => (Some(connection), "starting"),
+            Ok(Ok(None) | Err(_)) | Err(_) => (None, "database_unavailable"),
         };
         *state = State { connection, answer: Some((Instant::now(), answer)) };
         answer
     }
 
-    async fn ask(&self, connection: Option<PgConnection>) -> sqlx::Result<(PgConnection, bool)> {
+    /// The connection, and whether the schema is current; none if the server takes no writes.
+    async fn ask(&self, connection: Option<PgConnection>) -> sqlx::Result<Option<(PgConnection, bool)>> {
         let mut connection = match connection {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
+        if !pool::takes_writes(&mut connection).await? {
+            return Ok(None);
+        }
         let current = migrate::is_current(&mut connection).await?;
-        Ok((connection, current))
+        Ok(Some((connection, current)))
     }
 
     /// Gives the connection back.

@@ -59,7 +59,7 @@ pub async fn time_limit(State(limit): State<Duration>, mut request: Request, nex
         match timeout_at(until, &mut answer).await {
             Ok(response) => return response,
             Err(_) if deadline.get() > until => {}
-            Err(_) => return AppError::from(error::TIMED_OUT).into_response(),
+            Err(_) => return AppError::from(error::TIMED_OUT).retry_after(1).into_response(),
         }
     }
 }

@@ -94,6 +94,7 @@ impl Comparison<'_> {
 const INCOMES: &str =
     "FROM transactions t JOIN transaction_types type ON type.id = t.type_id WHERE type.code = 'income'";
 const REVERSALS: &str = "FROM transactions t WHERE t.reverses_id IS NOT NULL";
+/// What the database holds of moves.
 const MOVES: &str = "SELECT count(*) FROM request_events WHERE kind = 'transition'";
 const CALLS: &str = "SELECT count(*) FROM calls WHERE result IS NOT NULL";
 
@@ -134,6 +135,13 @@ async fn compare(database: &TestDatabase, told: &Value) -> u32 {
         let (call, request) = (&link["call"], &link["request"]);
         let sql = format!("SELECT count(*) FROM calls WHERE id = {call} AND request_id = {request}");
         comparison.count("a link", 1, &sql).await;
+    }
+    // Whoever sends an edit again, and is told that it is of an older version, cannot tell whose edit was quicker.
+    let held = database.count("SELECT count(*) FROM request_events WHERE kind = 'edited'").await;
+    let [edits, conflicts] = ["edits", "conflicts"].map(|name| told[name].as_i64().unwrap());
+    assert!((edits..=edits + conflicts).contains(&held), "{held} edits\n{told:#}");
+    for name in ["webhook_events", "comments", "edits", "incomes"] {
+        assert!(told[name].as_i64() > Some(0), "no {name}: this run proves little of them");
     }
     assert!(comparison.differences.is_empty(), "{:#?}\n{told:#}", comparison.differences);
     comparison.compared

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use switchboard::db::{
     embedded::{Cluster, Durability, Options},
     migrate,
@@ -57,8 +57,15 @@ const RESTART: Row = Row {
 const POOL: Row = Row {
     number: 5,
     fault: "The pool is exhausted",
-    promise: "503 in ≤ 1.1 s; probes unaffected",
+    promise: "503 in ≤ 1.1 s; probes and calls that come in unaffected",
     seen_in: "db_pool_acquire_timeouts_total, db_pool_connections{state=\"used\"}",
+};
+
+const STANDBY: Row = Row {
+    number: 18,
+    fault: "PostgreSQL takes no writes: the server is a standby now",
+    promise: "503 + Retry-After, readiness 503; well again in ≤ 5 s after another one takes them",
+    seen_in: "dependency_up{dependency=\"postgresql\"}, db_client_errors_total{sqlstate_class=\"25\"}",
 };
 
 /// One of everything that needs the database, at once: each answer and how long it took.
@@ -275,7 +282,8 @@ async fn a_pool_that_is_exhausted_is_said_at_once() {
     let mut lock = site.database.connect().await;
     lock.execute("BEGIN; LOCK TABLE requests").await.unwrap();
     let mut waited = Duration::ZERO;
-    let mut probe = Duration::ZERO;
+    let stranger = Actor::stranger(&base(&server));
+    let (mut probe, mut delivery) = (Duration::ZERO, Duration::ZERO);
     let mut refused = 0;
     for _ in 0..3 {
         let asking = join_all((0..20).map(|_| timed(boss.get("/api/v1/requests"))));
@@ -286,6 +294,10 @@ async fn a_pool_that_is_exhausted_is_said_at_once() {
             assert_eq!((ready.0.status.as_u16(), live.0.status.as_u16()), (200, 200));
             let used = scrape(&server).await.value("db_pool_connections{state=\"used\"}");
             assert_eq!(used, 4.0);
+            let call = Call::new(&format!("entry{}", number()), "79161234567", MOSCOW_LINE);
+            let (taken, took) = timed(stranger.deliver(&call.appeared())).await;
+            taken.expect(200);
+            delivery = delivery.max(took);
             ready.1.max(live.1)
         };
         let (answers, probed) = tokio::join!(asking, probing);
@@ -304,6 +316,7 @@ async fn a_pool_that_is_exhausted_is_said_at_once() {
     assert!(refused > 0);
     assert!(waited <= Duration::from_millis(1_100), "{waited:?}");
     assert!(probe <= Duration::from_millis(200), "{probe:?}");
+    assert!(delivery <= Duration::from_millis(200), "{delivery:?}");
     let seen = scrape(&server).await;
     assert!(seen.value("db_pool_acquire_timeouts_total") > 0.0);
     assert_eq!(seen.answered(500), 0.0);
@@ -312,10 +325,49 @@ async fn a_pool_that_is_exhausted_is_said_at_once() {
     let ((), recovered) = within("requests are served", Duration::from_secs(5), works).await;
     wait_until_pool_is_free(&server).await;
     POOL.measured(format_args!(
-        "{refused} refused in {} at most, slowest probe {}, well again in {}",
+        "{refused} refused in {} at most, slowest probe {}, slowest delivery of a call {}, well again in {}",
         ms(waited),
         ms(probe),
+        ms(delivery),
         ms(recovered)
     ));
+    assert_eq!(stop(server).await.1, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_left() {
+    let site = Site::open().await;
+    let server = site.server(&[]).await;
+    let boss = site.boss(&server).await;
+    assert!(try_everything(&server, &boss).await.iter().all(|(answer, _)| answer.status.is_success()));
+    // For connections to come, and all have to: as when a name points to a standby.
+    let mut admin = site.database.connect().await;
+    let name = site.database.options().get_database().unwrap().to_owned();
+    let told = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    admin.execute(AssertSqlSafe(told)).await.unwrap();
+    let leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    admin.execute(leave).await.unwrap();
+    probes(&server, 503).await;
+    let mut slowest = Duration::ZERO;
+    // The first find connections that were ended, the others new ones.
+    for _ in 0..30 {
+        let body = json!({ "city": MOSCOW, "phone": phone() });
+        let (answer, took) = timed(boss.post("/api/v1/requests", body)).await;
+        assert!(!answer.header("retry-after").is_empty(), "{}", answer.text);
+        answer.problem(503, "database_unavailable");
+        slowest = slowest.max(took);
+    }
+    assert!(slowest <= Duration::from_millis(1_100), "{slowest:?}");
+    let seen = scrape(&server).await;
+    assert_eq!(seen.value("dependency_up{dependency=\"postgresql\"}"), 0.0);
+    assert!(seen.value("db_client_errors_total{sqlstate_class=\"25\"}") > 0.0);
+    assert_eq!(seen.answered(500), 0.0);
+    // Nobody ends connections now: the server leaves them by itself.
+    let told = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
+    admin.execute(AssertSqlSafe(told)).await.unwrap();
+    let recovered = recovery(&server, &boss).await;
+    probes(&server, 200).await;
+    STANDBY.measured(format_args!("503 in {}, well again in {}", ms(slowest), ms(recovered)));
     assert_eq!(stop(server).await.1, Some(0));
 }

@@ -16,25 +16,25 @@ use crate::{
 };
 
 const PORT: Row = Row {
-    number: 20,
+    number: 19,
     fault: "The port is taken",
     promise: "exit 1 in ≤ 1 s before anything is touched; the message names the address",
     seen_in: "standard error",
 };
 const UNREACHABLE: Row = Row {
-    number: 21,
+    number: 20,
     fault: "PostgreSQL is unreachable at start: refused, and dark",
     promise: "exit 1, one line; dark: in ≤ 6 s",
     seen_in: "standard error",
 };
 const READ_ONLY: Row = Row {
-    number: 22,
+    number: 21,
     fault: "The data directory is read-only",
     promise: "exit 1, one line that names it and the way out",
     seen_in: "standard error",
 };
 const FULL: Row = Row {
-    number: 23,
+    number: 22,
     fault: "The disk is full at start",
     promise: "exit 1, one line that names the place and the way out",
     seen_in: "standard error",

@@ -236,6 +236,26 @@ async fn a_change_that_redis_was_not_told_shows_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_known_to_be_old_is_served_when_postgresql_cannot_be_asked() {
+    let redis = TestRedis::start().await;
+    let (first, second) = two(&redis).await;
+    let admin = first.actor(Role::Admin, &[]).await;
+    let there = admin.at(&second.url(""));
+    assert_eq!((cities(&admin).await, cities(&there).await), (2, 2));
+    // Nobody who would ask how new things are has a connection for it.
+    let mut taken = Vec::new();
+    for app in [&first, &second] {
+        while let Ok(connection) = app.app.reserved.acquire().await {
+            taken.push(connection);
+        }
+    }
+    assert!(taken.len() > 2);
+    add_city(&admin).await;
+    assert_eq!(cities(&admin).await, 3, "who made the change knows of it");
+    assert_eq!(cities(&there).await, 3, "who was told of it does not believe the contrary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_redis_kept_through_an_outage_is_not_served_after_it() {
     let redis = TestRedis::start().await;
     let (first, second) = two(&redis).await;
@@ -308,6 +328,12 @@ async fn of_many_who_miss_the_same_one_loads_it() {
     }
 }
 
+/// Tells what has been changed by SQL.
+async fn changed(app: &TestApp) {
+    let version = app.database.count("SELECT version FROM cache_versions WHERE name = 'dictionaries'").await;
+    app.app.cache.changed(Domain::Dictionaries, version).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_loaded_before_a_change_of_another_replica_is_not_kept_after_it() {
     let redis = TestRedis::start().await;
@@ -319,7 +345,7 @@ async fn what_was_loaded_before_a_change_of_another_replica_is_not_kept_after_it
             let value = loaded.fetch_add(1, Ordering::SeqCst) + 1;
             if meanwhile {
                 insert_city(&second).await;
-                second.app.cache.changed(Domain::Dictionaries).await;
+                changed(&second).await;
             }
             Ok(value)
         };
@@ -331,9 +357,8 @@ async fn what_was_loaded_before_a_change_of_another_replica_is_not_kept_after_it
     // Nor does what a slow replica stores last take the place of what is newer.
     let old: Vec<u8> =
         redis.ask(&["GET", &format!("cache:{}:dictionaries:test", env!("CARGO_PKG_VERSION"))]).await.unwrap();
-    second.app.cache.changed(Domain::Dictionaries).await;
     insert_city(&second).await;
-    second.app.cache.changed(Domain::Dictionaries).await;
+    changed(&second).await;
     assert_eq!(read(false).await, 3);
     let old = String::from_utf8(old).unwrap();
     let key = format!("cache:{}:dictionaries:test", env!("CARGO_PKG_VERSION"));

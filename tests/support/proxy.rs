@@ -21,7 +21,8 @@ pub enum Weather {
     Slow(Duration),
     /// So many pass in a second.
     Narrow(u32),
-    /// None pass, though connections are taken. Those that were open in the dark break with it.
+    /// None pass, though connections are taken. Those that were open in the dark stay in it for ever, and nobody is
+    /// told: so it is when a firewall has forgotten them.
     Dark,
 }
 
@@ -101,7 +102,7 @@ impl Proxy {
         self.turn(Weather::Dark);
     }
 
-    /// As at the start. Connections that were frozen break.
+    /// As at the start, for new connections.
     pub async fn mend(&mut self) {
         self.turn(Weather::Fair);
         if self.listening.is_none() {
@@ -135,14 +136,14 @@ async fn forward(client: TcpStream, upstream: Upstream, mut weather: watch::Rece
             Upstream::Tcp(address) => exchange(client, TcpStream::connect(address).await?, &seen).await,
         }
     };
-    // What it holds while it is dark is dropped in the end, and so is the connection.
     tokio::pin!(through);
     tokio::select! {
         biased;
         _ = weather.wait_for(|weather| *weather == Weather::Dark) => {}
         _ = &mut through => return,
     }
-    let _ = weather.wait_for(|weather| *weather != Weather::Dark).await;
+    // Until whoever listens is no more, it holds the connection, and what it has of it.
+    std::future::pending::<()>().await;
 }
 
 async fn exchange(

@@ -40,7 +40,7 @@ impl TestRedis {
         self.dir.path().join("redis.sock")
     }
 
-    /// Starts it again, empty, and waits until it answers.
+    /// Starts it again, with what it saved, and waits until it answers.
     pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let spawned = Command::new("redis-server")
@@ -72,6 +72,14 @@ impl TestRedis {
         child.kill().unwrap();
         child.wait().unwrap();
         std::fs::remove_file(self.socket()).unwrap();
+    }
+
+    /// Ends it in good order, with all that it has saved for the next start.
+    pub async fn stop_with_data(&mut self) {
+        // It has no answer to this.
+        let _ = self.ask::<()>(&["SHUTDOWN", "SAVE"]).await;
+        assert!(self.child.take().unwrap().wait().unwrap().success());
+        assert!(self.dir.path().join("dump.rdb").exists());
     }
 
     /// It stays, and answers nothing.

@@ -83,7 +83,7 @@ impl Answer {
     #[must_use]
     pub fn is_for_now(&self) -> bool {
         match self.status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => true,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => true,
             StatusCode::CONFLICT => {
                 self.read::<Problem>().is_ok_and(|problem| problem.code == error::IDEMPOTENCY_IN_FLIGHT.code)
             }

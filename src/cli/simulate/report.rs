@@ -146,6 +146,8 @@ pub fn seen(counts: &Counts) -> Value {
         "requests_created": created.collect::<Map<_, _>>(),
         "transitions": moves.collect::<Vec<_>>(),
         "comments": counts.comments,
+        "edits": counts.edits,
+        "conflicts": counts.stale_moves + counts.impossible_moves + counts.other_conflicts,
         "incomes": counts.bookings,
         "revenue_rubles": counts.revenue,
         "reversals": counts.reversals,
