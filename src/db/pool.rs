@@ -14,7 +14,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Transaction,
+    Connection, Executor, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -35,6 +35,9 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long who has used up their time may still wait: a free connection that is asked whether it lives takes a moment.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long a connection may be on its way back to the pool; one that takes longer is thrown away.
+const RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// Connections of the second pool, see [`Db::reserve`].
 const RESERVED: u32 = 3;
 
@@ -46,6 +49,11 @@ const LONG: u32 = 3;
 async fn is_good(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
     tokio::time::timeout(PING_TIMEOUT, takes_writes(connection)).await.map_err(late)?
+}
+
+/// A statement without parameters and rows: by the simple protocol, in one round trip.
+async fn simply(connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(statement)).await.map(drop)
 }
 
 /// Whether this server takes writes.
@@ -225,8 +233,7 @@ impl Db {
     /// # Errors
     /// [`DbError::PoolTimeout`] when none is free in time, [`DbError::Connect`] when none can be opened.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
-        let (connection, lent) = self.check_out().await?;
-        Ok(Conn { link: Link::Pooled(connection), telemetry: self.telemetry.clone(), _lent: Some(lent) })
+        Ok(Conn { link: Link::Lent(self.check_out().await?), telemetry: self.telemetry.clone() })
     }
 
     /// A transaction: rolled back unless [`Tx::commit`] is called.
@@ -234,10 +241,11 @@ impl Db {
     /// # Errors
     /// As [`Db::acquire`], or when BEGIN fails.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let (connection, lent) = self.check_out().await?;
-        let begin = async { Transaction::begin(connection, None).await.map(Begun) };
-        let Begun(transaction) = self.telemetry.run(DbOperation::Begin, begin).await?;
-        Ok(Tx(Conn { link: Link::Transaction(transaction), telemetry: self.telemetry.clone(), _lent: Some(lent) }))
+        let mut loan = self.check_out().await?;
+        // Before it is known to have begun: whoever gives up waiting undoes it all the same.
+        loan.in_transaction = true;
+        self.telemetry.run(DbOperation::Begin, simply(loan.connection(), "BEGIN")).await?;
+        Ok(Tx(Conn { link: Link::Lent(loan), telemetry: self.telemetry.clone() }))
     }
 
     /// A transaction whose statements may take [`LONG`] times as long as others, with the memory to sort
@@ -258,7 +266,7 @@ impl Db {
         Ok(tx)
     }
 
-    async fn check_out(&self) -> Result<(PoolConnection<Postgres>, Lent), DbError> {
+    async fn check_out(&self) -> Result<Loan, DbError> {
         let started = Instant::now();
         // A request that waits twice for a connection waits no longer in all than one that waits once.
         let patience = self.acquire_timeout.saturating_sub(stats::waited()).max(LEAST_PATIENCE);
@@ -267,7 +275,7 @@ impl Db {
         let (metrics, elapsed) = (&self.telemetry.metrics, started.elapsed());
         metrics.db_pool_acquire_duration().observe(elapsed.as_secs_f64());
         stats::record_wait(elapsed);
-        checked_out.map(|connection| (connection, Lent::one(&self.lent))).map_err(|error| {
+        checked_out.map(|connection| Loan::of(connection, &self.lent)).map_err(|error| {
             // The pool keeps trying while a server refuses connections: if nobody has one, the wait was
             // for the server and not for other requests.
             let busy = self.lent.load(Ordering::Relaxed) > 0;
@@ -294,7 +302,7 @@ impl Db {
         let connecting = PgConnection::connect_with(&self.options);
         let connection = tokio::time::timeout(self.acquire_timeout, connecting).await.unwrap_or_else(late);
         let connection = connection.map_err(DbError::Connect)?;
-        Ok(Conn { link: Link::Alone(Box::new(connection)), telemetry: self.telemetry.clone(), _lent: None })
+        Ok(Conn { link: Link::Alone(Box::new(connection)), telemetry: self.telemetry.clone() })
     }
 
     /// How to reach the database outside the pool: readiness must not wait for it.
@@ -317,29 +325,49 @@ impl Db {
     }
 }
 
-/// One connection that is checked out.
+/// One connection that is checked out, and goes back when this is dropped.
 #[derive(Debug)]
-struct Lent(Arc<AtomicUsize>);
+struct Loan {
+    /// Until it goes back.
+    connection: Option<PoolConnection<Postgres>>,
+    /// One that is neither committed nor undone.
+    in_transaction: bool,
+    all: Arc<AtomicUsize>,
+}
 
-impl Lent {
-    fn one(all: &Arc<AtomicUsize>) -> Self {
+impl Loan {
+    fn of(connection: PoolConnection<Postgres>, all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
-        Self(all.clone())
+        Self { connection: Some(connection), in_transaction: false, all: all.clone() }
+    }
+
+    #[expect(clippy::expect_used, reason = "it is there until this is dropped")]
+    fn connection(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("a loan has a connection")
     }
 }
 
-impl Drop for Lent {
+/// sqlx gives a connection back by itself, and on the way reads what a cancelled statement left and asks whether it
+/// answers. It has no limit for that: in a network that goes dark meanwhile the place in the pool would be gone for as
+/// long as the kernel believes in the connection.
+impl Drop for Loan {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// BEGIN returns no rows, but a transaction.
-struct Begun(Transaction<'static, Postgres>);
-
-impl Rows for Begun {
-    fn rows(&self) -> u64 {
-        0
+        self.all.fetch_sub(1, Ordering::Relaxed);
+        let Some(mut connection) = self.connection.take() else { return };
+        let in_transaction = self.in_transaction;
+        let going_back = async move {
+            if in_transaction {
+                // If there is no answer in time.
+                connection.close_on_drop();
+                // If it fails, the connection is broken, which is found out next.
+                let _ = simply(&mut connection, "ROLLBACK").await;
+            }
+            connection.return_to_pool().await;
+        };
+        // Without a runtime, nobody needs the pool any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(RETURN_TIMEOUT, going_back));
+        }
     }
 }
 
@@ -348,14 +376,11 @@ impl Rows for Begun {
 pub struct Conn {
     link: Link,
     telemetry: Telemetry,
-    /// None for one outside the pool.
-    _lent: Option<Lent>,
 }
 
 #[derive(Debug)]
 enum Link {
-    Pooled(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
+    Lent(Loan),
     Alone(Box<PgConnection>),
 }
 
@@ -363,8 +388,7 @@ impl Conn {
     /// The raw connection and what must accompany each statement on it.
     pub fn parts(&mut self) -> (&mut PgConnection, &Telemetry) {
         let connection = match &mut self.link {
-            Link::Pooled(connection) => &mut **connection,
-            Link::Transaction(transaction) => &mut **transaction,
+            Link::Lent(loan) => loan.connection(),
             Link::Alone(connection) => connection,
         };
         (connection, &self.telemetry)
@@ -380,23 +404,27 @@ impl Tx {
     ///
     /// # Errors
     /// When that is not confirmed: then the connection is broken, and the server does it by itself.
-    pub async fn rollback(self) -> Result<(), DbError> {
-        let Conn { link, telemetry, .. } = self.0;
-        match link {
-            Link::Transaction(transaction) => telemetry.run(DbOperation::Rollback, transaction.rollback()).await,
-            Link::Pooled(_) | Link::Alone(_) => Ok(()),
-        }
+    pub async fn rollback(mut self) -> Result<(), DbError> {
+        let (pg, telemetry) = self.parts();
+        telemetry.run(DbOperation::Rollback, simply(pg, "ROLLBACK")).await?;
+        self.is_over();
+        Ok(())
     }
 
     /// Makes it durable.
     ///
     /// # Errors
     /// When the commit is not confirmed; the outcome is then unknown to us.
-    pub async fn commit(self) -> Result<(), DbError> {
-        let Conn { link, telemetry, .. } = self.0;
-        match link {
-            Link::Transaction(transaction) => telemetry.run(DbOperation::Commit, transaction.commit()).await,
-            Link::Pooled(_) | Link::Alone(_) => Ok(()),
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        let (pg, telemetry) = self.parts();
+        telemetry.run(DbOperation::Commit, simply(pg, "COMMIT")).await?;
+        self.is_over();
+        Ok(())
+    }
+
+    fn is_over(&mut self) {
+        if let Link::Lent(loan) = &mut self.0.link {
+            loan.in_transaction = false;
         }
     }
 }

@@ -275,7 +275,9 @@ async fn a_restart_of_postgresql_costs_only_what_is_in_flight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_is_exhausted_is_said_at_once() {
     let site = Site::open().await;
-    let server = site.server(&[("SWITCHBOARD_DATABASE_MAX_CONNECTIONS", "4")]).await;
+    // Who waits for a lock does so for a third of the limit of a query: for longer than who waits for a connection.
+    let settings = [("SWITCHBOARD_DATABASE_MAX_CONNECTIONS", "4"), ("SWITCHBOARD_DATABASE_QUERY_TIMEOUT_MS", "6000")];
+    let server = site.server(&settings).await;
     let boss = site.boss(&server).await;
     let prober = Actor::stranger(&format!("http://{}", server.ops));
     // Whoever looks at requests waits for this lock, with a connection in hand.
@@ -302,18 +304,18 @@ async fn a_pool_that_is_exhausted_is_said_at_once() {
         };
         let (answers, probed) = tokio::join!(asking, probing);
         probe = probe.max(probed);
+        let mut times = Vec::new();
         for (answer, took) in answers {
-            // Those who wait for the lock have a longer time limit than those who wait for a connection.
-            if answer.json()["code"] == "overloaded" {
-                assert!(!answer.header("retry-after").is_empty());
-                (waited, refused) = (waited.max(took), refused + 1);
-            } else {
-                assert!([503, 504].contains(&answer.status.as_u16()), "{} {}", answer.status, answer.text);
-                assert!(took <= Duration::from_secs(4), "{took:?}");
-            }
+            assert!(!answer.header("retry-after").is_empty());
+            answer.problem(503, "overloaded");
+            times.push(took);
         }
+        times.sort();
+        // All but those who have a connection, and wait for the lock.
+        let waiting = &times[..times.len() - 4];
+        (waited, refused) = (waited.max(waiting[waiting.len() - 1]), refused + waiting.len());
+        assert!(times[times.len() - 1] <= Duration::from_secs(4), "{times:?}");
     }
-    assert!(refused > 0);
     assert!(waited <= Duration::from_millis(1_100), "{waited:?}");
     assert!(probe <= Duration::from_millis(200), "{probe:?}");
     assert!(delivery <= Duration::from_millis(200), "{delivery:?}");

@@ -57,6 +57,9 @@ pub struct Arguments {
     /// Play only so many hours, from nine in the morning, instead of a whole day
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=24))]
     hours: Option<u32>,
+    /// Let something go wrong all day, for which there is an alert
+    #[arg(long, value_name = "NAME")]
+    incident: Option<plan::Incident>,
     /// Where the API answers [default: http:// and SWITCHBOARD_HTTP_ADDR]
     #[arg(long)]
     url: Option<Url>,

@@ -68,7 +68,13 @@ struct Linked {
 pub async fn play(scene: &Scene<'_>) -> anyhow::Result<Arc<World>> {
     let Scene { arguments, config, logins, api, tally } = scene;
     anyhow::ensure!(!logins.lines.is_empty(), "the logins name no line that could be called");
-    let brief = Brief { seed: arguments.seed, rate: arguments.rate, hours: arguments.hours, lines: &logins.lines };
+    let brief = Brief {
+        seed: arguments.seed,
+        rate: arguments.rate,
+        hours: arguments.hours,
+        lines: &logins.lines,
+        incident: arguments.incident,
+    };
     let plan = Plan::draw(&brief);
     let began = Clock::System.now();
     let mut staff = sign_in(scene, &plan, began.timestamp()).await?;

@@ -28,6 +28,15 @@ const HOUR: u32 = 3600;
 /// A further call is "soon" when it comes within this many seconds.
 const SOON: u32 = 25 * 60;
 
+/// Something that goes wrong all day, for which there is an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Incident {
+    /// Three of four incoming calls are not answered: `MissedCallsHigh`
+    MissedCalls,
+    /// A third of the calls come in on numbers of no campaign: `UnknownLineCalls`
+    UnknownLines,
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Brief<'a> {
@@ -39,6 +48,8 @@ pub struct Brief<'a> {
     pub hours: Option<u32>,
     /// The advertised numbers.
     pub lines: &'a [DemoLine],
+    /// What goes wrong.
+    pub incident: Option<Incident>,
 }
 
 /// A day.
@@ -108,6 +119,7 @@ impl Plan {
             plan,
             dice: Dice::new(brief.seed),
             lines: brief.lines,
+            incident: brief.incident,
             author: Author::default(),
             postman: Postman::default(),
         };
@@ -127,18 +139,20 @@ struct Draft<'a> {
     plan: Plan,
     dice: Dice,
     lines: &'a [DemoLine],
+    incident: Option<Incident>,
     author: Author,
     postman: Postman,
 }
 
 impl Draft<'_> {
     fn fill(&mut self, rate: u32, first_hour: u32, hours: u32) {
+        let unknown_lines = if self.incident == Some(Incident::UnknownLines) { 20 } else { 2 };
         let mut cards = Deck::of([
             (18, Card::First),
             (4, Card::FirstMissed),
             (5, Card::Soon),
             (2, Card::Later),
-            (2, Card::UnknownLine),
+            (unknown_lines, Card::UnknownLine),
             (1, Card::Anonymous),
             (5, Card::Outgoing),
             (3, Card::Internal),
@@ -208,6 +222,8 @@ impl Draft<'_> {
         let answered = match card {
             Card::FirstMissed => false,
             Card::Outgoing => !self.dice.one_in(3),
+            Card::Internal => !self.dice.one_in(9),
+            _ if self.incident == Some(Incident::MissedCalls) => self.dice.one_in(4),
             _ => !self.dice.one_in(9),
         };
         let mut call = PlannedCall {

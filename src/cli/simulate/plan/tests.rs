@@ -27,7 +27,7 @@ fn lines() -> Vec<DemoLine> {
 }
 
 fn plan(seed: u64, rate: u32, hours: Option<u32>) -> Plan {
-    Plan::draw(&Brief { seed, rate, hours, lines: &lines() })
+    Plan::draw(&Brief { seed, rate, hours, lines: &lines(), incident: None })
 }
 
 fn stories(plan: &Plan) -> impl Iterator<Item = &Story> {
@@ -42,6 +42,25 @@ fn stories(plan: &Plan) -> impl Iterator<Item = &Story> {
 fn the_same_seed_is_the_same_day_and_another_is_not() {
     assert_eq!(plan(1, 360, None), plan(1, 360, None));
     assert_ne!(plan(1, 360, None), plan(2, 360, None));
+}
+
+#[test]
+fn an_incident_crosses_its_alert_and_a_day_without_stays_far_below() {
+    // In a hundred incoming calls.
+    let shares = |incident| {
+        let day = Plan::draw(&Brief { seed: 1, rate: 360, hours: None, lines: &lines(), incident });
+        let incoming = day.calls.iter().filter(|call| call.kind.direction() == Direction::Incoming);
+        let of = |is: fn(&PlannedCall) -> bool| {
+            100 * incoming.clone().filter(|call| is(call)).count() / incoming.clone().count()
+        };
+        (of(|call| !call.answered), of(|call| call.kind == Kind::UnknownLine))
+    };
+    let (missed, unknown) = shares(None);
+    assert!(missed < 30 && unknown < 10, "{missed} {unknown}");
+    let (missed, unknown) = shares(Some(Incident::MissedCalls));
+    assert!(missed > 60 && unknown < 10, "{missed} {unknown}");
+    let (missed, unknown) = shares(Some(Incident::UnknownLines));
+    assert!(missed < 30 && unknown > 25, "{missed} {unknown}");
 }
 
 #[test]
