@@ -4,6 +4,7 @@ pub mod backup;
 pub mod database;
 pub mod demo;
 pub mod generate;
+pub mod health;
 pub mod import;
 pub mod progress;
 pub mod serve;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(long)]
         demo: bool,
     },
+    /// Ask the server on this machine whether it is ready; exit code 0 if so
+    Health,
     /// Bring the database schema up to date
     Migrate,
     /// Manage users
@@ -104,6 +107,7 @@ impl Cli {
         let read = || Settings::read(self.config.as_deref(), variables());
         match self.command {
             Command::Serve { demo } => return Box::pin(serve::run(read()?, demo)).await,
+            Command::Health => return health::run(&unchecked(&read()?)?).await,
             Command::Migrate => {
                 let config = unchecked(&read()?)?;
                 let database = database::open(&config).await?;

@@ -28,10 +28,25 @@ async fn run(arguments: Vec<String>, environment: Vec<(&'static str, String)>, i
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_what_readiness_says() {
+    let app = TestApp::start().await;
+    let ask = async |ops: String| run(vec!["health".to_owned()], vec![("SWITCHBOARD_OPS_ADDR", ops)], Vec::new()).await;
+    // As a container has it: on all of its addresses.
+    let everywhere = format!("0.0.0.0:{}", app.ops.port());
+    assert_eq!(ask(everywhere.clone()).await.success(), "ok\n");
+    app.app.lifecycle.begin_draining();
+    let draining = ask(everywhere).await;
+    assert_eq!((draining.code, draining.stdout.as_str()), (Some(1), "shutting_down\n"), "{draining:#?}");
+    let silence = ask("127.0.0.1:9".to_owned()).await.failure(1);
+    assert!(silence.contains("no Switchboard answers at 127.0.0.1:9"), "{silence}");
+}
+
 #[test]
 fn every_command_explains_itself() {
-    let commands =
-        ["serve", "migrate", "user", "import", "backup", "restore", "simulate", "openapi", "metrics", "config"];
+    let commands = [
+        "serve", "health", "migrate", "user", "import", "backup", "restore", "simulate", "openapi", "metrics", "config",
+    ];
     let overview = process::run(&["--help"], &[], b"").success();
     for command in commands {
         assert!(overview.lines().any(|line| line.trim().starts_with(command)), "{command}: {overview}");

@@ -21,7 +21,7 @@ mod run;
 mod tally;
 mod world;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use url::Url;
@@ -30,7 +30,7 @@ use self::{
     metrics::{Delta, Scrape},
     tally::Tally,
 };
-use super::demo;
+use super::{demo, health::reachable};
 use crate::config::Config;
 
 /// Exit code of a run that was interrupted, as a shell has it for Ctrl-C.
@@ -141,15 +141,4 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
 
 fn first_error(tally: &Tally) -> String {
     tally.lock().first_errors.first().cloned().unwrap_or_default()
-}
-
-/// Where a listener on this address can be reached from here.
-fn reachable(mut listener: SocketAddr) -> SocketAddr {
-    if listener.ip().is_unspecified() {
-        listener.set_ip(match listener {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    listener
 }
