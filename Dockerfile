@@ -13,7 +13,7 @@ ARG POSTGRES_VERSION=17.6
 
 FROM rust:${RUST_VERSION}-bookworm AS build
 # Lists the crates inside the program, where scanners and SBOM tools find them.
-ARG CARGO_AUDITABLE_VERSION=0.7.5
+ARG CARGO_AUDITABLE_VERSION=0.7.7
 RUN cargo install --locked --version "${CARGO_AUDITABLE_VERSION}" cargo-auditable
 WORKDIR /src
 COPY . .
@@ -41,8 +41,8 @@ USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/switchboard"]
 CMD ["backup"]
 
-# No shell, no package manager. Debian 12 as the stage above, so that the C library is the one it was linked with. It has
-# no dated tags: CI keeps the SBOM of what it built.
+# No shell, no package manager. Debian 12 as the stage above, so that the C library is the one it was linked with. It
+# has no dated tags: CI keeps the SBOM of what it built.
 FROM gcr.io/distroless/cc-debian12:nonroot AS run
 ARG VERSION=0.0.0
 ARG REVISION=unknown
@@ -51,8 +51,8 @@ LABEL org.opencontainers.image.title="switchboard" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/switchboard /usr/local/bin/switchboard
-# Files, and what `--demo` makes up; replicas share it, or use a bucket (SWITCHBOARD_FILES_STORE). A new volume that is
-# mounted here belongs to whom the directory belongs to.
+# Files, and what `--demo` makes up; replicas share it, or use a bucket (SWITCHBOARD_FILES_STORE). A new volume that
+# is mounted here belongs to whom the directory belongs to.
 COPY --from=build --chown=65532:65532 /out/data /var/lib/switchboard
 ENV SWITCHBOARD_DATA_DIR=/var/lib/switchboard \
     SWITCHBOARD_HTTP_ADDR=0.0.0.0:8000 \
