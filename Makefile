@@ -3,8 +3,8 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate stack smoke load backup restore test scale faults security fuzz-api mutants lint lint-ops audit coverage \
-    docs sqlx build-release secrets up down image clean
+.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults security fuzz-api mutants lint lint-ops audit \
+    coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
 threads := $(shell expr 3 '*' `getconf _NPROCESSORS_ONLN`)
@@ -41,6 +41,11 @@ load: ## Keep the promises under load, with k6; RATE=3 clients a second, DURATIO
 	@scripts/setup postgres python
 	cargo build --locked
 	scripts/load load
+
+load-watched: ## The same beside `make stack`, whose Prometheus must have no alert but Watchdog meanwhile
+	@scripts/setup postgres python promtool alertmanager blackbox-exporter node-exporter postgres-exporter redis-exporter
+	cargo build --locked
+	scripts/load watched load
 
 backup: ## Back up the database and the files of `make run`; ARGS="--to DIR"
 	@scripts/setup postgres
