@@ -176,7 +176,8 @@ export function journey(world) {
 
   get(operator, ROUTES.history, { path: `${path}/history` });
   get(manager, ROUTES.sla, { path: `${path}/sla` });
-  get(director, ROUTES.callCentre, { query: { city } });
+  const day = new Date(world.began).toISOString().slice(0, 10);
+  get(director, ROUTES.callCentre, { query: { city, from: day, to: day } });
   get(director, ROUTES.business);
 }
 
