@@ -15,8 +15,11 @@ STRICT = {"overview", "calls", "dependencies", "runtime"}
 UNITS = {"bytes", "cpm", "cps", "currencyRUB", "dtdurations", "none", "ops", "percentunit", "reqps", "s", "short"}
 # The same on every replica, because it comes from the database: a sum over replicas would count it twice.
 SHARED = {
-    "switchboard_active_users", "switchboard_service_request_oldest_open_timestamp_seconds",
-    "switchboard_service_requests_open", "switchboard_service_requests_stuck", "switchboard_webhook_backlog",
+    "switchboard_active_users",
+    "switchboard_service_request_oldest_open_timestamp_seconds",
+    "switchboard_service_requests_open",
+    "switchboard_service_requests_stuck",
+    "switchboard_webhook_backlog",
 }
 RATES = {"increase", "irate", "rate"}
 # What Grafana fills in, as a query sees it. The variables of a dashboard stand inside of strings.
@@ -50,7 +53,9 @@ def selectors(tree):
 
 def catalogue(root):
     """The metrics of docs/METRICS.md by name, with their type."""
-    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \|", (root / "docs" / "METRICS.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (counter|gauge|histogram) \|", (root / "docs" / "METRICS.md").read_text(), re.MULTILINE
+    )
     return dict(rows)
 
 
@@ -140,8 +145,12 @@ def one(panel, declared, scope, used):
     defaults, scoped = panel["fieldConfig"]["defaults"], True
     if len(panel["description"]) < 10 or not panel["description"].endswith("."):
         yield "it needs a description"
-    units = {setting["value"] for override in panel["fieldConfig"]["overrides"] for setting in override["properties"]
-             if setting["id"] == "unit"}
+    units = {
+        setting["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for setting in override["properties"]
+        if setting["id"] == "unit"
+    }
     if not {defaults["unit"], *units} <= UNITS:
         yield f"one of its units {sorted({defaults['unit'], *units})} is not known"
     if panel["datasource"]["uid"] != "${datasource}" or not panel["targets"]:
@@ -160,7 +169,11 @@ def one(panel, declared, scope, used):
             chosen = {(matcher.name, str(matcher.op), matcher.value) for matcher in selector.matchers.matchers}
             scoped &= {("job", "MatchOp.Re", "$job"), ("instance", "MatchOp.Re", "$instance")} <= chosen
             yield from use(selector.name, parents, declared, used)
-            if len(parents) > 1 and isinstance(parents[-1], promql.MatrixSelector) and parents[-2].func.name in ("rate", "irate"):
+            if (
+                len(parents) > 1
+                and isinstance(parents[-1], promql.MatrixSelector)
+                and parents[-2].func.name in ("rate", "irate")
+            ):
                 if parents[-1].range.total_seconds() != RATE_INTERVAL:
                     yield f"{target['expr']}: a rate is over $__rate_interval"
     if scope and not scoped:
@@ -173,7 +186,9 @@ def use(metric, parents, declared, used):
     """Whether a metric is asked for as its type allows."""
     known = family(metric, declared)
     used.add(known)
-    ours = re.match(r"(switchboard|http|db|cache|password|auth|tokio|rate_limited|log_events|otel_spans|event_loop|tls)_", metric)
+    ours = re.match(
+        r"(switchboard|http|db|cache|password|auth|tokio|rate_limited|log_events|otel_spans|event_loop|tls)_", metric
+    )
     if ours and known not in declared:
         yield f"docs/METRICS.md does not know {metric}"
     functions = [parent.func.name for parent in parents if isinstance(parent, promql.Call)]
@@ -188,8 +203,11 @@ def use(metric, parents, declared, used):
 def runbooks(root, dashboards):
     """Every runbook that a panel links to exists, and the dashboard that an alert names has a panel about it."""
     linked = {
-        name: {link["url"].rsplit("/", 1)[1].removesuffix(".md") for panel in panels_of(dashboard)
-               for link in panel.get("links", [])}
+        name: {
+            link["url"].rsplit("/", 1)[1].removesuffix(".md")
+            for panel in panels_of(dashboard)
+            for link in panel.get("links", [])
+        }
         for name, dashboard in dashboards.items()
     }
     alerts = {}

@@ -63,7 +63,9 @@ class Facts:
             else:
                 routes = matcher("!~", [*unasked, *slo.get("exclude_routes", [])])
             objective = round(slo["objective"] / 100, 9)
-            self.slos.append(Slo(slo["name"], objective, slo.get("threshold_seconds", 0), routes, stated["window_days"]))
+            self.slos.append(
+                Slo(slo["name"], objective, slo.get("threshold_seconds", 0), routes, stated["window_days"])
+            )
         configured = (ROOT / "prometheus" / "prometheus.yml").read_text()
         found = re.search(r"^\s+docs_url:\s*['\"]?([^'\"\s]+)", configured, re.MULTILINE)
         if not found:
@@ -77,12 +79,14 @@ class Facts:
         return next(window for window in self.windows if window.name == name)
 
     def alert(self, name, which=0):
-        """A limit of an alert: a number that its expression compares with, counted from the last."""
+        """The limit of an alert: the number that its expression compares with, unless it is a later one."""
         for rules in sorted((ROOT / "prometheus" / "rules").glob("*.yml")):
             found = re.search(
-                rf"- alert: {name}\n(?:(?!- alert:).)*?expr:(.*?)\n\s*(?:for|labels|annotations):", rules.read_text(), re.DOTALL
+                rf"- alert: {name}\n(?:(?!- alert:).)*?expr:(.*?)\n\s*(?:for|labels|annotations):",
+                rules.read_text(),
+                re.DOTALL,
             )
             if found:
                 compared = re.findall(r"(?:>=|<=|>|<)\s*([0-9.]+)", found[1])
-                return float(compared[-1 - which])
+                return float(compared[which])
         raise SystemExit(f"dashboards: there is no rule of the alert {name}")

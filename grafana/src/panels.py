@@ -181,9 +181,31 @@ def runbook(name):
     }
 
 
-def panel(kind, title, description, targets, *, unit, w, h, options, custom=None, thresholds=PLAIN, color=None,
-          overrides=(), decimals=None, low=None, high=None, none=None, mappings=(), links=(), runbooks=(), every=None,
-          transformations=(), unscoped=None):
+def panel(
+    kind,
+    title,
+    description,
+    targets,
+    *,
+    unit,
+    w,
+    h,
+    options,
+    custom=None,
+    thresholds=PLAIN,
+    color=None,
+    overrides=(),
+    decimals=None,
+    low=None,
+    high=None,
+    none=None,
+    mappings=(),
+    links=(),
+    runbooks=(),
+    every=None,
+    transformations=(),
+    unscoped=None,
+):
     """A panel. `unscoped` is the reason why its queries do not select by job and instance."""
     targets = [target | {"refId": chr(ord("A") + n)} for n, target in enumerate(targets)]
     defaults = {
@@ -223,9 +245,26 @@ def panel(kind, title, description, targets, *, unit, w, h, options, custom=None
 LAST = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
-def stat(title, description, expr, *, unit, w=4, h=4, legend="", graph=True, over_range=False, thresholds=PLAIN,
-         text="auto", **more):
-    """One figure; with `over_range` of the whole time range, else the latest."""
+def stat(
+    title,
+    description,
+    expr,
+    *,
+    unit,
+    w=4,
+    h=4,
+    legend="",
+    graph=True,
+    over_range=False,
+    thresholds=PLAIN,
+    text="auto",
+    none="–",
+    mappings=(),
+    **more,
+):
+    """One figure; with `over_range` of the whole time range, else the latest. `none` is said where there is nothing."""
+    # A share of nothing is not a number, and neither good nor bad.
+    nothing = {"options": {"match": "nan", "result": {"color": "text", "index": 9, "text": none}}, "type": "special"}
     options = {
         "colorMode": "value",
         "graphMode": "none" if over_range or not graph else "area",
@@ -238,12 +277,42 @@ def stat(title, description, expr, *, unit, w=4, h=4, legend="", graph=True, ove
         "wideLayout": True,
     }
     targets = expr if isinstance(expr, list) else [(now if over_range else query)(expr, legend or title)]
-    return panel("stat", title, description, targets, unit=unit, w=w, h=h, options=options, thresholds=thresholds,
-                 **more)
+    return panel(
+        "stat",
+        title,
+        description,
+        targets,
+        unit=unit,
+        w=w,
+        h=h,
+        options=options,
+        thresholds=thresholds,
+        none=none,
+        mappings=[*mappings, nothing],
+        **more,
+    )
 
 
-def lines(title, description, targets, *, unit, w=8, h=8, thresholds=None, stacked=False, bars=False, right=False,
-          calcs=("lastNotNull", "max"), label="", log=False, zeros=False, fill=10, color=None, **more):
+def lines(
+    title,
+    description,
+    targets,
+    *,
+    unit,
+    w=8,
+    h=8,
+    thresholds=None,
+    stacked=False,
+    bars=False,
+    right=False,
+    calcs=("lastNotNull", "max"),
+    label="",
+    log=False,
+    zeros=False,
+    fill=10,
+    color=None,
+    **more,
+):
     """Series over time, the legend a table with the latest and the highest value."""
     custom = {
         "axisBorderShow": False,
@@ -277,11 +346,23 @@ def lines(title, description, targets, *, unit, w=8, h=8, thresholds=None, stack
         "tooltip": {"hideZeros": not zeros, "mode": "multi", "sort": "desc"},
     }
     more.setdefault("low", None if log else 0)
-    return panel("timeseries", title, description, targets, unit=unit, w=w, h=h, options=options, custom=custom,
-                 thresholds=thresholds or PLAIN, color=color or {"mode": "palette-classic-by-name"}, **more)
+    return panel(
+        "timeseries",
+        title,
+        description,
+        targets,
+        unit=unit,
+        w=w,
+        h=h,
+        options=options,
+        custom=custom,
+        thresholds=thresholds or PLAIN,
+        color=color or {"mode": "palette-classic-by-name"},
+        **more,
+    )
 
 
-def bars(title, description, expr, legend, *, unit, w=8, h=8, thresholds=PLAIN, **more):
+def bars(title, description, expr, legend, *, unit, w=8, h=8, thresholds=PLAIN, names="left", **more):
     """A bar for each series, the longest first when the query sorts."""
     options = {
         "displayMode": "basic",
@@ -289,15 +370,25 @@ def bars(title, description, expr, legend, *, unit, w=8, h=8, thresholds=PLAIN, 
         "maxVizHeight": 300,
         "minVizHeight": 16,
         "minVizWidth": 8,
-        "namePlacement": "left",
+        "namePlacement": names,
         "orientation": "horizontal",
         "reduceOptions": LAST,
         "showUnfilled": True,
         "sizing": "auto",
         "valueMode": "color",
     }
-    return panel("bargauge", title, description, [now(expr, legend)], unit=unit, w=w, h=h, options=options,
-                 thresholds=thresholds, **{"low": 0} | more)
+    return panel(
+        "bargauge",
+        title,
+        description,
+        [now(expr, legend)],
+        unit=unit,
+        w=w,
+        h=h,
+        options=options,
+        thresholds=thresholds,
+        **{"low": 0} | more,
+    )
 
 
 def heat(title, description, expr, *, unit, w=12, h=8, **more):
@@ -326,8 +417,18 @@ def heat(title, description, expr, *, unit, w=12, h=8, **more):
         "hideFrom": {"legend": False, "tooltip": False, "viz": False},
         "scaleDistribution": {"type": "linear"},
     }
-    return panel("heatmap", title, description, [query(expr, "{{le}}", format="heatmap")], unit="short", w=w, h=h,
-                 options=options, custom=custom, **more)
+    return panel(
+        "heatmap",
+        title,
+        description,
+        [query(expr, "{{le}}", format="heatmap")],
+        unit="short",
+        w=w,
+        h=h,
+        options=options,
+        custom=custom,
+        **more,
+    )
 
 
 def states(title, description, targets, *, unit="short", w=12, h=8, mappings=(), **more):
@@ -346,8 +447,19 @@ def states(title, description, targets, *, unit="short", w=12, h=8, mappings=(),
         "hideFrom": {"legend": False, "tooltip": False, "viz": False},
         "lineWidth": 0,
     }
-    return panel("state-timeline", title, description, targets, unit=unit, w=w, h=h, options=options, custom=custom,
-                 mappings=mappings, **more)
+    return panel(
+        "state-timeline",
+        title,
+        description,
+        targets,
+        unit=unit,
+        w=w,
+        h=h,
+        options=options,
+        custom=custom,
+        mappings=mappings,
+        **more,
+    )
 
 
 def table(title, description, columns, *, key, w=24, h=9, sort=None, unit="short", key_links=(), hide=(), **more):
@@ -356,7 +468,7 @@ def table(title, description, columns, *, key, w=24, h=9, sort=None, unit="short
     one = len(targets) == 1
     renames = dict(key)
     order = list(key)
-    for n, (heading, expr, _) in enumerate(column for column in columns if column[1]):
+    for n, heading in enumerate(heading for heading, expr, _ in columns if expr):
         field = "Value" if one else f"Value #{chr(ord('A') + n)}"
         renames[field] = heading
         order.append(field)
@@ -381,8 +493,20 @@ def table(title, description, columns, *, key, w=24, h=9, sort=None, unit="short
     if sort:
         options["sortBy"] = [{"desc": True, "displayName": sort}]
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False, "inspect": False}
-    return panel("table", title, description, targets, unit=unit, w=w, h=h, options=options, custom=custom,
-                 overrides=overrides, transformations=transformations, **more)
+    return panel(
+        "table",
+        title,
+        description,
+        targets,
+        unit=unit,
+        w=w,
+        h=h,
+        options=options,
+        custom=custom,
+        overrides=overrides,
+        transformations=transformations,
+        **more,
+    )
 
 
 TEXT = {"type": "color-text"}
@@ -460,8 +584,12 @@ def variables(docs, source, route):
     if route:
         count = 'http_server_request_duration_seconds_count{job=~"$job", instance=~"$instance"}'
         chosen.append(select("route", "Route", f"label_values({count}, http_route)"))
-    return [*chosen, constant("docs", "Where the runbooks are", docs), constant("tempo", "Traces", "tempo"),
-            constant("loki", "Logs", "loki")]
+    return [
+        *chosen,
+        constant("docs", "Where the runbooks are", docs),
+        constant("tempo", "Traces", "tempo"),
+        constant("loki", "Logs", "loki"),
+    ]
 
 
 def annotation(name, colour, expr, title, text, tags, step="60s", enable=True):
@@ -495,8 +623,14 @@ def annotations():
             "type": "dashboard",
         },
         annotation("Deploys", NEUTRAL, DEPLOYED, "Version {{version}}", "Revision {{revision}}", "version,revision"),
-        annotation("Pages", BAD, 'ALERTS{alertstate="firing", severity="page"}', "{{alertname}}", "Owner: {{owner}}",
-                   "alertname,slo"),
+        annotation(
+            "Pages",
+            BAD,
+            'ALERTS{alertstate="firing", severity="page"}',
+            "{{alertname}}",
+            "Owner: {{owner}}",
+            "alertname,slo",
+        ),
         annotation("k6 runs", CLIENT, "max by (testid) (k6_vus) > 0", "Load test {{testid}}", "", "testid"),
     ]
 
@@ -504,7 +638,8 @@ def annotations():
 def dashboard_links():
     shared = {"icon": "external link", "includeVars": False, "keepTime": True, "targetBlank": False}
     return [
-        shared | {
+        shared
+        | {
             "asDropdown": True,
             "includeVars": True,
             "tags": ["switchboard"],
@@ -513,7 +648,8 @@ def dashboard_links():
             "type": "dashboards",
             "url": "",
         },
-        shared | {
+        shared
+        | {
             "asDropdown": False,
             "icon": "doc",
             "keepTime": False,
@@ -531,14 +667,16 @@ def dashboard(name, title, description, rows, *, docs, since="now-1h", refresh="
     """`rows` are (question, [panel…]); panels flow from left to right, and every row of them is full."""
     placed, y, ids = [], 0, iter(range(1, 1000))
     for question, members in rows:
-        placed.append({
-            "collapsed": False,
-            "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y},
-            "id": next(ids),
-            "panels": [],
-            "title": question,
-            "type": "row",
-        })
+        placed.append(
+            {
+                "collapsed": False,
+                "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y},
+                "id": next(ids),
+                "panels": [],
+                "title": question,
+                "type": "row",
+            }
+        )
         y += 1
         x, height = 0, 0
         for member in members:

@@ -20,7 +20,9 @@ KINDS = {
 # Kinds without settings of their own for a field.
 PLAIN_KINDS = {"bargauge", "stat"}
 
-HEAD = """import type { AnnotationQuery, Dashboard, FieldConfig, Panel, RowPanel } from './types/raw/dashboard/x/types.gen';
+HEAD = """import type {
+  AnnotationQuery, Dashboard, FieldConfig, Panel, RowPanel,
+} from './types/raw/dashboard/x/types.gen';
 import type { DataSourceRef } from './types/common/common.gen';
 
 // What Prometheus' data source adds; it publishes its types in a package that needs all of Grafana's user interface.
@@ -106,8 +108,20 @@ def check(dashboards, node):
     work = node / "check"
     types(node / "node_modules" / "@grafana" / "schema", work / "types")
     (work / "dashboards.ts").write_text(HEAD + "".join(statements(name, made) for name, made in dashboards.items()))
-    compiler = ["node", node / "node_modules" / "typescript" / "bin" / "tsc", "--noEmit", "--strict", "--skipLibCheck",
-                "--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler", "dashboards.ts"]
+    compiler = [
+        "node",
+        node / "node_modules" / "typescript" / "bin" / "tsc",
+        "--noEmit",
+        "--strict",
+        "--skipLibCheck",
+        "--target",
+        "es2022",
+        "--module",
+        "es2022",
+        "--moduleResolution",
+        "bundler",
+        "dashboards.ts",
+    ]
     done = subprocess.run(compiler, cwd=work, capture_output=True, text=True, check=False)
     lines = (work / "dashboards.ts").read_text().splitlines()
     found = []
