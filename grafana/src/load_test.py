@@ -27,8 +27,8 @@ from panels import (
 DURATION = "http_server_request_duration_seconds"
 K6 = "k6 writes its series itself, nothing scrapes them: they have neither job nor instance."
 TEST = 'testid=~"$testid"'
-# Sign-in and what else has no part in the 100 ms is named by its own scenario.
-NAMED = f'{TEST}, name=~"$route"'
+# What k6 asks before it measures has a name of its own, which is no route.
+NAMED = f'{TEST}, name=~"$route", name!="warm-up"'
 
 
 def make(facts):
@@ -65,7 +65,7 @@ def make(facts):
             "p99, slowest route",
             """99 % of the requests of the slowest route were faster than this, so far in the run, as k6
              saw them; sign-in left out.""",
-            f"max(k6_http_req_duration_p99{{{TEST}, {matching(latency.routes)}}})",
+            f"max(k6_http_req_duration_p99{{{NAMED}, {matching(latency.routes)}}})",
             unit="s",
             none="no run",
             thresholds=at_most(latency.threshold),
@@ -75,11 +75,10 @@ def make(facts):
             "Dropped iterations",
             """Iterations in the time range that k6 could not begin in time: then it measured itself, and the run proves
             nothing.""",
-            f"sum(increase(k6_dropped_iterations_total{{{TEST}}}[$__range]))",
+            f"sum(increase(k6_dropped_iterations_total{{{TEST}}}[$__range])) or vector(0)",
             unit="short",
             decimals=0,
             over_range=True,
-            none="0",
             thresholds=steps(GOOD, (0.5, BAD)),
             unscoped=K6,
         ),
@@ -112,7 +111,10 @@ def make(facts):
                 query(f"sum(k6_vus{{{TEST}}})", "users"),
                 query(f"max(k6_vus_max{{{TEST}}})", "limit"),
                 query(f"sum(rate(k6_iterations_total{{{TEST}}}[$__rate_interval]))", "iterations a second"),
-                query(f"sum(rate(k6_dropped_iterations_total{{{TEST}}}[$__rate_interval]))", "dropped a second"),
+                query(
+                    f"sum(rate(k6_dropped_iterations_total{{{TEST}}}[$__rate_interval])) or vector(0)",
+                    "dropped a second",
+                ),
             ],
             unit="none",
             w=12,
@@ -147,7 +149,6 @@ def make(facts):
             ],
             key={"name": "Route"},
             sort="p99",
-            w=16,
             h=10,
             unscoped=K6,
             key_links=[link("Traces over 100 ms", traces('span.http.route = "${__value.text}" && duration > 100ms'))],
@@ -157,12 +158,26 @@ def make(facts):
             "Share of each check of the journey that held, so far in the run.",
             [query(f"min by (check) (k6_checks_rate{{{TEST}}})", "{{check}}")],
             unit="percentunit",
-            w=8,
-            h=10,
+            w=12,
             low=None,
             high=1,
             calcs=("min",),
             unscoped=K6,
+        ),
+        lines(
+            "From a call to its request",
+            """From the last delivery about a call until its service request can be seen: half and 95 % of the calls of
+            the run so far, and the slowest.""",
+            [
+                query(f"max(k6_call_to_request_p50{{{TEST}}})", "p50"),
+                query(f"max(k6_call_to_request_p95{{{TEST}}})", "p95"),
+                query(f"max(k6_call_to_request_max{{{TEST}}})", "slowest"),
+            ],
+            unit="s",
+            w=12,
+            overrides=[*PERCENTILE_COLOURS, *colours({"slowest": BAD})],
+            unscoped=K6,
+            runbooks=["WebhookIntakeStalled"],
         ),
     ]
     server = [
