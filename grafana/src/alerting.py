@@ -114,7 +114,7 @@ def make(facts):
             hide=("Value",),
             unscoped=ALERTS,
             none="nothing",
-            key_links=[link("Runbook", "${docs}/runbooks/${__value.text}.md")],
+            key_links=[link("Runbook", "${docs:raw}/runbooks/${__value.raw:percentencode}.md")],
         ),
         states(
             "Fired when",

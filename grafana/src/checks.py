@@ -24,6 +24,8 @@ SHARED = {
 RATES = {"increase", "irate", "rate"}
 # What Grafana fills in, as a query sees it. The variables of a dashboard stand inside of strings.
 FILLED_IN = {"__interval": "1m", "__range": "1h", "__rate_interval": "241s"}
+# What Grafana fills in in a link.
+LINKABLE = {"__from", "__to", "__value.raw", "__field.labels.http_route"}
 # Filled in for $__rate_interval, and nobody writes it by hand.
 RATE_INTERVAL = 241
 SCREEN = 24
@@ -85,6 +87,7 @@ def check(root, dashboards, unscoped):
     excused = {(dashboard, panel) for dashboard, panel, _ in unscoped}
     for name, dashboard in dashboards.items():
         found = [*whole(name, dashboard), *layout(dashboard)]
+        found += links(dashboard)
         for panel in panels_of(dashboard):
             scope = None if (dashboard["title"], panel["title"]) in excused else "selected"
             if scope is None and name in STRICT:
@@ -125,6 +128,21 @@ def parses(expr):
         promql.parse(filled_in(expr))
     except ValueError as error:
         yield f"{expr}: {error}"
+
+
+def links(dashboard):
+    """Links name only what Grafana can fill in, and those into Explore are what Explore reads."""
+    known = {variable["name"] for variable in dashboard["templating"]["list"]}
+    for url in re.findall(r'"url": "([^"]+)"', json.dumps(dashboard)):
+        for name, path in re.findall(r"\$\{(\w+)((?:\.\w+)*)(?::\w+)?\}", url):
+            if name not in known and f"{name}{path}" not in LINKABLE:
+                yield f"{url}: Grafana knows no {name}{path}"
+        if url.startswith("/explore"):
+            panes = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)["panes"][0]
+            (query,) = json.loads(panes)["a"]["queries"]
+            text = query.get("query") or query["expr"]
+            if text.count("{") - text.count("${") != 1 or text.count('"') % 2:
+                yield f"{text} is no query"
 
 
 def layout(dashboard):

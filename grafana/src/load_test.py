@@ -151,7 +151,11 @@ def make(facts):
             sort="p99",
             h=10,
             unscoped=K6,
-            key_links=[link("Traces over 100 ms", traces('span.http.route = "${__value.text}" && duration > 100ms'))],
+            key_links=[
+                link(
+                    "Traces over 100 ms", traces('span.http.route = "${__value.raw:percentencode}" && duration > 100ms')
+                )
+            ],
         ),
         lines(
             "Checks",

@@ -38,11 +38,11 @@ def make(facts):
     timed = f', http_route=~"$route", http_response_status_code!~"5..", {latency.routes}'
     slow_traces = link(
         "Traces of this route over 100 ms",
-        traces('span.http.route = "${__field.labels.http_route}" && duration > 100ms'),
+        traces('span.http.route = "${__field.labels.http_route:percentencode}" && duration > 100ms'),
     )
     failed_traces = link(
         "Traces of this route that failed",
-        traces('span.http.route = "${__field.labels.http_route}" && status = error'),
+        traces('span.http.route = "${__field.labels.http_route:percentencode}" && status = error'),
     )
 
     def within(slo, matchers, by=""):
@@ -191,9 +191,13 @@ def make(facts):
             sort="Requests",
             h=11,
             key_links=[
-                link("Traces over 100 ms", traces('span.http.route = "${__value.text}" && duration > 100ms')),
-                link("Traces that failed", traces('span.http.route = "${__value.text}" && status = error')),
-                link("Log lines", logs('message = "request" | route = "${__value.text}"')),
+                link(
+                    "Traces over 100 ms", traces('span.http.route = "${__value.raw:percentencode}" && duration > 100ms')
+                ),
+                link(
+                    "Traces that failed", traces('span.http.route = "${__value.raw:percentencode}" && status = error')
+                ),
+                link("Log lines", logs('message = "request" | route = "${__value.raw:percentencode}"')),
             ],
         ),
         lines(

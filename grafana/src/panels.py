@@ -177,7 +177,7 @@ def runbook(name):
         "title": f"Runbook: {name}",
         "tooltip": f"What to do when {name} fires",
         "type": "link",
-        "url": f"${{docs}}/runbooks/{name}.md",
+        "url": f"${{docs:raw}}/runbooks/{name}.md",
     }
 
 
@@ -658,7 +658,7 @@ def dashboard_links():
             "title": "Runbooks",
             "tooltip": "By symptom",
             "type": "link",
-            "url": "${docs}/runbooks/README.md",
+            "url": "${docs:raw}/runbooks/README.md",
         },
     ]
 

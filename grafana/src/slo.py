@@ -120,7 +120,7 @@ def make(facts):
     names = {
         window.name: f"{window.name} ({window.long}, {window.short}, {window.factor:g}×)" for window in facts.windows
     }
-    shades = dict(zip(names.values(), (BAD, ATTENTION, CLIENT, FAINT), strict=True))
+    shades = dict(zip(names.values(), (BAD, "semi-dark-orange", ATTENTION, FAINT), strict=True))
     burning = [
         lines(
             f"{TITLES[slo.name]}: burn",
@@ -169,10 +169,11 @@ def make(facts):
             http_response_status_code!~"5..", {matchers}, le="{limit_:g}"}}[$__range])) >= 0.5))"""
 
     route_traces = link(
-        "Traces that failed", traces('span.http.route = "${__field.labels.http_route}" && status = error')
+        "Traces that failed", traces('span.http.route = "${__field.labels.http_route:percentencode}" && status = error')
     )
     slow_traces = link(
-        "Traces over 100 ms", traces('span.http.route = "${__field.labels.http_route}" && duration > 100ms')
+        "Traces over 100 ms",
+        traces('span.http.route = "${__field.labels.http_route:percentencode}" && duration > 100ms'),
     )
     spent = [
         bars(
@@ -273,7 +274,7 @@ def make(facts):
             unscoped=ALERTS,
             hide=("Value",),
             none="none",
-            key_links=[link("Runbook", "${docs}/runbooks/${__value.text}.md")],
+            key_links=[link("Runbook", "${docs:raw}/runbooks/${__value.raw:percentencode}.md")],
         ),
         states(
             "Fired",
