@@ -1,7 +1,7 @@
 /**
  * As many clients as a busy day has at its busiest, whether or not the server keeps up: they arrive at a constant rate
- * (RATE a second, 20 requests each, and one sign-in every five seconds) for DURATION. The promises of prometheus/slo.json
- * must be kept, and no client may find that there is nobody left to play them (dropped_iterations).
+ * (RATE a second, 20 requests each, and one sign-in every five seconds) for DURATION. The promises of
+ * prometheus/slo.json must be kept, and no client may find that there is nobody left to play them (dropped_iterations).
  */
 
 import { signInAll } from './lib/people.js';

@@ -1,6 +1,6 @@
 /**
- * Talking to the server: every request carries the address of its client, its route as a tag, and each POST a key of its
- * own, so that it could be sent again.
+ * Talking to the server: every request carries the address of its client, its route as a tag, and each POST a key of
+ * its own, so that it could be sent again.
  */
 
 import http from 'k6/http';

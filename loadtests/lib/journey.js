@@ -1,7 +1,7 @@
 /**
- * What the company lives from, once, from the first ring to the money: a client calls, the PBX tells, the worker makes a
- * service request of it, an operator fills it in, a manager offers it to a master, the master goes and repairs, and the
- * director looks at the figures. Every scenario plays this; they differ in how many do so at a time.
+ * What the company lives from, once, from the first ring to the money: a client calls, the PBX tells, the worker makes
+ * a service request of it, an operator fills it in, a manager offers it to a master, the master goes and repairs, and
+ * the director looks at the figures. Every scenario plays this; they differ in how many do so at a time.
  */
 
 import { sha256 } from 'k6/crypto';
@@ -138,7 +138,11 @@ export function journey(world) {
   if (id === undefined) return;
   const path = `/api/v1/requests/${id}`;
 
-  /** @param {Person} who @param {string} route @param {{path?: string, query?: Record<string, string | number>}} [what] */
+  /**
+   * @param {Person} who
+   * @param {string} route
+   * @param {{path?: string, query?: Record<string, string | number>}} [what]
+   */
   const get = (who, route, what = {}) => send({ method: 'GET', route, ...what, from, token: who.token, status: 200 });
   /** @param {Person} who @param {string} route @param {string} path @param {unknown} json @param {number} [status] */
   const post = (who, route, path, json, status = 200) =>

@@ -1,6 +1,6 @@
 /**
- * Signing in. It happens once, in setup(), for everybody who works in the journey: hashing a password takes a quarter of
- * a second of a core, on purpose, and is measured by a scenario of its own.
+ * Signing in. It happens once, in setup(), for everybody who works in the journey: hashing a password takes a quarter
+ * of a second of a core, on purpose, and is measured by a scenario of its own.
  */
 
 import { sleep } from 'k6';

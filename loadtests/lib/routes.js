@@ -1,6 +1,6 @@
 /**
- * The routes that the journey visits, as the server names them (http_route), so that what k6 measures can be laid beside
- * what the server measures. What is written here is also what must have been visited: lib/thresholds.js.
+ * The routes that the journey visits, as the server names them (http_route), so that what k6 measures can be laid
+ * beside what the server measures. What is written here is also what must have been visited: lib/thresholds.js.
  */
 export const ROUTES = Object.freeze({
   webhook: '/api/v1/webhooks/telephony/{provider}/events/{kind}',

@@ -1,6 +1,7 @@
 /**
  * When a run has failed. A threshold on a tag that nothing carries has no samples, and k6 lets it pass; so each one is
- * paired with one that counts the requests with this very tag, and a misspelt tag fails the run. `make smoke` proves it.
+ * paired with one that counts the requests with this very tag, and a misspelt tag fails the run. `make smoke` proves
+ * it.
  */
 
 import { ROUTES } from './routes.js';

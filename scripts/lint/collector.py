@@ -187,17 +187,19 @@ def main():
                 stderr=output,
             )
         try:
-            eventually(
-                "the collector",
-                lambda: answers(f"http://127.0.0.1:{health}/") or (process.poll() is not None and fail(log.read_text())),
-            )
+            def ready():
+                if process.poll() is not None:
+                    fail(f"it ends at once: {log.read_text()}")
+                return answers(f"http://127.0.0.1:{health}/")
+
+            eventually("the collector", ready)
             ids, request = spans(random.Random(1))
             share = check_spans(otlp, ids, request)
             check_lines(fluent)
         finally:
             process.terminate()
             process.wait(timeout=30)
-    print(f"collector: all of {FAILED} failed and {SLOW} slow traces, {share:.1%} of {FAST} others; lines of 2 replicas")
+    print(f"collector: all of {FAILED} failed and {SLOW} slow traces, {share:.1%} of {FAST} others; 2 replicas' lines")
 
 
 if __name__ == "__main__":
