@@ -95,7 +95,9 @@ def check(root, dashboards, unscoped):
             found += [f"{panel['title']}: {problem}" for problem in one(panel, declared, scope, used)]
         wrong += [f"{name}: {problem}" for problem in found]
     wrong += [f"docs/METRICS.md: {metric} is on no panel" for metric in declared if metric not in used]
-    return [*wrong, *runbooks(root, dashboards)]
+    recorded, alerts = rules(root)
+    wrong += [f"no rule records {metric}" for metric in sorted(used) if ":" in metric and metric not in recorded]
+    return [*wrong, *runbooks(alerts, dashboards)]
 
 
 def whole(name, dashboard):
@@ -218,7 +220,17 @@ def use(metric, parents, declared, used):
         yield f"{metric} is the same on every replica: max or min, not {aggregations[-1:] or 'nothing'}"
 
 
-def runbooks(root, dashboards):
+def rules(root):
+    """The names that rules record, and the alerts."""
+    recorded, alerts = set(), {}
+    for path in sorted((root / "prometheus" / "rules").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            recorded |= {rule["record"] for rule in group["rules"] if "record" in rule}
+            alerts |= {rule["alert"]: rule for rule in group["rules"] if "alert" in rule}
+    return recorded, alerts
+
+
+def runbooks(alerts, dashboards):
     """Every runbook that a panel links to exists, and the dashboard that an alert names has a panel about it."""
     linked = {
         name: {
@@ -228,10 +240,6 @@ def runbooks(root, dashboards):
         }
         for name, dashboard in dashboards.items()
     }
-    alerts = {}
-    for rules in sorted((root / "prometheus" / "rules").glob("*.yml")):
-        for group in yaml.safe_load(rules.read_text())["groups"]:
-            alerts |= {rule["alert"]: rule for rule in group["rules"] if "alert" in rule}
     for name, known in linked.items():
         yield from (f"{name}: there is no alert {alert} to link to" for alert in sorted(known - alerts.keys()))
     for alert, rule in alerts.items():
