@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults security fuzz-api mutants lint lint-ops audit \
+.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults security fuzz-api mutants lint lint-ops dashboards audit \
     coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
@@ -101,9 +101,14 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 
-lint-ops: ## Check rules, Alertmanager, compose, balancer, collector, dashboards, workflows and load tests
-	@scripts/setup promtool alertmanager blackbox-exporter haproxy python shellcheck
+lint-ops: ## Check rules, dashboards, runbooks, Alertmanager, compose, collector, load tests; ARGS="compose k6"
+	@scripts/setup postgres promtool alertmanager blackbox-exporter haproxy python shellcheck
+	cargo build --locked
 	scripts/lint-ops $(ARGS)
+
+dashboards: ## Write grafana/dashboards from grafana/src
+	@scripts/setup python
+	scripts/dashboards
 
 audit: ## Look for known vulnerabilities in the dependencies; needs the network
 	@scripts/setup cargo-deny
