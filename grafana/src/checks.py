@@ -14,7 +14,7 @@ STRICT = {"overview", "calls", "dependencies", "runtime"}
 # How many panels may do without, each with its reason: one more is a decision.
 EXCLUSIONS = 33
 # Those of Grafana's units that are used, as its format registry names them.
-UNITS = {"bytes", "cpm", "cps", "currencyRUB", "dtdurations", "none", "ops", "percentunit", "reqps", "s", "short"}
+UNITS = {"bytes", "cpm", "cps", "currencyRUB", "locale", "none", "ops", "percentunit", "reqps", "s", "short"}
 # The same on every replica, because it comes from the database: a sum over replicas would count it twice.
 SHARED = {
     "switchboard_active_users",

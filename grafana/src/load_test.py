@@ -76,7 +76,7 @@ def make(facts):
             """Iterations in the time range that k6 could not begin in time: then it measured itself, and the run proves
             nothing.""",
             f"sum(increase(k6_dropped_iterations_total{{{TEST}}}[$__range])) or vector(0)",
-            unit="short",
+            unit="locale",
             decimals=0,
             over_range=True,
             thresholds=steps(GOOD, (0.5, BAD)),
@@ -131,7 +131,7 @@ def make(facts):
                 (
                     "Requests",
                     f"sum by (name) (increase(k6_http_reqs_total{{{NAMED}}}[$__range]))",
-                    column("short", decimals=0),
+                    column("locale", decimals=0),
                 ),
                 (
                     "Failed",

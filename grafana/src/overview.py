@@ -364,7 +364,7 @@ def make(facts):
         table(
             "Versions",
             """What each replica runs. Two versions at once are a roll-out, or one that stopped half way.""",
-            [("Running", "max by (instance, version, revision, rustc) (build_info{@})", {"unit": "none"})],
+            [("Running", "max by (instance, version, revision, rustc) (build_info{@})", None)],
             key={"instance": "Instance", "version": "Version", "revision": "Revision", "rustc": "Compiler"},
             w=12,
             h=7,
@@ -380,7 +380,7 @@ def make(facts):
                     "{{instance}}",
                 )
             ],
-            unit="dtdurations",
+            unit="s",
             w=12,
             h=7,
             calcs=("lastNotNull",),
