@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::{
-    queries::{self, Query},
+    queries,
     rules::{self, Rule},
     slo::Statement,
     tree::Tree,
@@ -13,8 +13,8 @@ use crate::{
 
 pub const OWNERS: &[&str] = &["platform", "call-centre", "security"];
 
-/// Every alert there is: its severity, its objective or `none`, who owns it, and the receiver it reaches. amtool is asked
-/// the last, and whoever renames one in the rules alone is told here.
+/// Every alert there is: its severity, its objective or `none`, who owns it, and the receiver it reaches. amtool is
+/// asked the last, and whoever renames one in the rules alone is told here.
 pub const EXPECTED: &[(&str, &str, &str, &str, &str)] = &[
     ("AvailabilityBudgetBurnPage", "page", "availability", "platform", "pages"),
     ("AvailabilityBudgetBurnTicket", "ticket", "availability", "platform", "tickets"),
@@ -231,17 +231,17 @@ pub fn dashboards(tree: &Tree) -> Vec<String> {
         }
     }
     let known: Vec<String> = FILES.iter().map(|name| format!("switchboard-{name}")).collect();
-    let mut named: Vec<Query> = Vec::new();
+    let mut named: Vec<(String, String)> = Vec::new();
     for (path, rule) in rules::alerts(tree) {
         let uid = dashboard(&rule).unwrap_or_default().to_owned();
-        named.push(Query { place: format!("{path}: {}", rule.name()), text: uid });
+        named.push((format!("{path}: {}", rule.name()), uid));
     }
     for (path, text) in tree.under("docs/runbooks/", ".md").chain(tree.under("grafana/dashboards/", ".json")) {
         for rest in text.split("/d/switchboard-").skip(1) {
             let end = rest
                 .find(|character: char| !character.is_ascii_alphanumeric() && character != '-')
                 .unwrap_or(rest.len());
-            named.push(Query { place: path.to_owned(), text: format!("switchboard-{}", &rest[..end]) });
+            named.push((path.to_owned(), format!("switchboard-{}", &rest[..end])));
         }
         // Panels link to runbooks.
         for rest in text.split("/runbooks/").skip(1).filter(|_| path.ends_with(".json")) {
@@ -251,7 +251,7 @@ pub fn dashboards(tree: &Tree) -> Vec<String> {
             }
         }
     }
-    let wrong = named.iter().filter(|name| !known.contains(&name.text));
-    complaints.extend(wrong.map(|name| format!("{}: no dashboard has the uid {:?}", name.place, name.text)));
+    let wrong = named.iter().filter(|(_, uid)| !known.contains(uid));
+    complaints.extend(wrong.map(|(place, uid)| format!("{place}: no dashboard has the uid {uid:?}")));
     complaints
 }

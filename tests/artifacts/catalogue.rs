@@ -54,7 +54,8 @@ pub fn documents(tree: &Tree) -> Vec<String> {
             || records.contains_key(word)
     };
     let mut complaints = Vec::new();
-    for (path, text) in documents_of(tree) {
+    // Rules speak of metrics in their annotations, cases in their series.
+    for (path, text) in documents_of(tree).chain(tree.under("prometheus/", ".yml")) {
         for (number, line) in text.lines().enumerate() {
             for word in WORD.find_iter(line) {
                 // `db_pool_*` and `db_pool_…` mean several.

@@ -1,4 +1,5 @@
-//! Every PromQL expression that ships: in rules, dashboards and runbooks. That it parses, and that what it names exists.
+//! Every PromQL expression that ships, in rules, dashboards and runbooks: that it parses, and that what it names
+//! exists.
 
 use std::{
     cell::RefCell,
@@ -25,6 +26,14 @@ use crate::{
 pub struct Query {
     pub place: String,
     pub text: String,
+    /// Labels of its answer that a legend or an annotation shows.
+    pub shown: Vec<String>,
+}
+
+impl Query {
+    fn new(place: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { place: place.into(), text: text.into(), shown: Vec::new() }
+    }
 }
 
 /// The queries of one file, and what could not be read.
@@ -40,8 +49,9 @@ pub fn all(tree: &Tree) -> Found {
     match rules::all(tree) {
         Ok(rules) => queries.extend(rules.into_iter().flat_map(|(path, rule)| {
             let place = format!("{path}: {}", rule.name());
-            let embedded = embedded(&rule.annotations);
-            std::iter::once(rule.expr).chain(embedded).map(move |text| Query { place: place.clone(), text })
+            let own = Query { shown: shown(&rule), ..Query::new(&place, rule.expr) };
+            std::iter::once(own)
+                .chain(embedded(&rule.annotations).into_iter().map(move |text| Query::new(&place, text)))
         })),
         Err(errors) => complaints.extend(errors),
     }
@@ -81,7 +91,7 @@ fn of_document(path: &str, text: &str) -> Found {
             true => vec![block],
             false => block.split("\n\n").map(str::to_owned).collect(),
         };
-        queries.extend(parts.into_iter().map(|text| Query { place: place.clone(), text }));
+        queries.extend(parts.into_iter().map(|text| Query::new(&place, text)));
     }
     (queries, Vec::new())
 }
@@ -91,7 +101,7 @@ fn of_unit_tests(path: &str, text: &str) -> Found {
     match yaml::<crate::unit_tests::File>(path, text) {
         Ok(file) => {
             let cases = file.tests.iter().flat_map(|test| &test.promql_expr_test);
-            let queries = cases.map(|case| Query { place: path.to_owned(), text: case.expr.clone() });
+            let queries = cases.map(|case| Query::new(path, &case.expr));
             (queries.collect(), Vec::new())
         }
         Err(error) => (Vec::new(), vec![error]),
@@ -125,31 +135,43 @@ pub fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// Labels in the templates of an alert: `$labels.instance`.
+fn shown(rule: &rules::Rule) -> Vec<String> {
+    static LABEL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$labels\.(\w+)").unwrap());
+    let texts = rule.annotations.values().chain(rule.labels.values());
+    texts.flat_map(|text| LABEL.captures_iter(text).map(|found| found[1].to_owned())).collect()
+}
+
+/// Labels in the legend of a panel.
+static LEGEND: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{\{\s*(\w+)\s*\}\}").unwrap());
+
 /// Panels' targets, annotations and variables of one dashboard, with its variables expanded.
 fn of_dashboard(path: &str, dashboard: &Value, queries: &mut Vec<Query>) {
     let variables = variables(dashboard);
     let expand = |text: &str| expand(text, &variables);
-    let mut add = |place: String, text: &str| queries.push(Query { place, text: expand(text) });
+    let mut add = |place: String, text: &str, shown| queries.push(Query { shown, ..Query::new(place, expand(text)) });
     for panel in panels(dashboard) {
         let title = panel["title"].as_str().unwrap_or_default();
         for target in panel["targets"].as_array().into_iter().flatten() {
             if let (Some(expr), true) =
                 (target["expr"].as_str(), is_prometheus(&target["datasource"], &panel["datasource"]))
             {
-                add(format!("{path}: panel {title:?}"), expr);
+                let legend = target["legendFormat"].as_str().unwrap_or_default();
+                let shown = LEGEND.captures_iter(legend).map(|found| found[1].to_owned()).collect();
+                add(format!("{path}: panel {title:?}"), expr, shown);
             }
         }
     }
     for annotation in dashboard["annotations"]["list"].as_array().into_iter().flatten() {
         let expr = annotation["expr"].as_str().or_else(|| annotation["target"]["expr"].as_str());
         if let Some(expr) = expr.filter(|expr| !expr.is_empty()) {
-            add(format!("{path}: annotation {}", annotation["name"]), expr);
+            add(format!("{path}: annotation {}", annotation["name"]), expr, Vec::new());
         }
     }
     for variable in dashboard["templating"]["list"].as_array().into_iter().flatten() {
         let query = variable["query"]["query"].as_str().or_else(|| variable["query"].as_str());
         if let (Some("query"), Some(query)) = (variable["type"].as_str(), query) {
-            add(format!("{path}: variable {}", variable["name"]), &selected(query));
+            add(format!("{path}: variable {}", variable["name"]), &selected(query), Vec::new());
         }
     }
 }
@@ -439,12 +461,14 @@ pub fn resolve(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for query in &queries {
         let Ok(expr) = promql::parse(&query.text) else { continue };
-        for selector in promql::selectors(&expr) {
-            if let Some(complaint) = names.complaint(tree, &selector) {
+        let selectors = promql::selectors(&expr);
+        for selector in &selectors {
+            if let Some(complaint) = names.complaint(tree, selector) {
                 complaints.push(format!("{}: {complaint}", query.place));
             }
         }
-        for (label, selectors) in promql::groupings(&expr) {
+        let shown = query.shown.iter().map(|label| (label.clone(), selectors.clone()));
+        for (label, selectors) in promql::groupings(&expr).into_iter().chain(shown) {
             // One of no selector is of a number or a time.
             if !selectors.is_empty() && !selectors.iter().any(|selector| names.has_label(tree, selector, &label)) {
                 let among: Vec<&str> = selectors.iter().map(|selector| selector.metric.as_str()).collect();

@@ -1,5 +1,5 @@
-//! Breaks one thing at a time, in memory, and sees whether any check complains: a metric, a label, an alert or a runbook
-//! that is renamed in one place only. All of them must be caught.
+//! Breaks one thing at a time, in memory, and sees whether any check complains: a metric, a label, an alert or a
+//! runbook that is renamed in one place only. All of them must be caught.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct Mutation {
 /// Where a metric can stand that a check reads.
 fn files(tree: &Tree) -> Vec<String> {
     let read = |path: &&String| {
-        (path.starts_with("prometheus/rules/") && path.ends_with(".yml"))
+        (path.starts_with("prometheus/") && path.ends_with(".yml"))
             || (path.starts_with("grafana/dashboards/") && path.ends_with(".json"))
             || (path.starts_with("docs/") && path.ends_with(".md"))
     };
@@ -74,6 +74,12 @@ fn mutations(tree: &Tree) -> BTreeMap<&'static str, Vec<Mutation>> {
                 let text = pattern.replace_all(text, format!("${{1}}{label}_renamed${{2}}")).into_owned();
                 other.files.insert(path.to_owned(), text.into());
                 add("label", format!("{label} in {path}"), other);
+            }
+            let legend = format!("{{{{{label}}}}}");
+            if text.contains(&legend) {
+                let mut other = tree.clone();
+                other.files.insert(path.to_owned(), text.replace(&legend, &format!("{{{{{label}_renamed}}}}")).into());
+                add("label", format!("{legend} in {path}"), other);
             }
         }
     }
