@@ -165,7 +165,11 @@ fn of_dashboard(path: &str, dashboard: &Value, queries: &mut Vec<Query>) {
     for annotation in dashboard["annotations"]["list"].as_array().into_iter().flatten() {
         let expr = annotation["expr"].as_str().or_else(|| annotation["target"]["expr"].as_str());
         if let Some(expr) = expr.filter(|expr| !expr.is_empty()) {
-            add(format!("{path}: annotation {}", annotation["name"]), expr, Vec::new());
+            let text = ["titleFormat", "textFormat"].map(|key| annotation[key].as_str().unwrap_or_default()).join(" ");
+            let tags = annotation["tagKeys"].as_str().unwrap_or_default().split(',').map(str::trim);
+            let titles = LEGEND.captures_iter(&text).map(|found| found[1].to_owned());
+            let shown = titles.chain(tags.filter(|tag| !tag.is_empty()).map(str::to_owned)).collect();
+            add(format!("{path}: annotation {}", annotation["name"]), expr, shown);
         }
     }
     for variable in dashboard["templating"]["list"].as_array().into_iter().flatten() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{CHECKS, rules, tree::Tree};
+use crate::{CHECKS, promql, queries, rules, tree::Tree};
 
 /// A change of one place, and what it is for the report.
 struct Mutation {
@@ -32,6 +32,17 @@ fn replaced(tree: &Tree, path: &str, word: &str, by: &str) -> Option<Tree> {
     let mut tree = tree.clone();
     tree.files.insert(path.to_owned(), text.into());
     Some(tree)
+}
+
+/// Whether a legend in this file shows a label of our own metrics. Which labels exporters give is not known.
+fn is_shown(tree: &Tree, path: &str, label: &str) -> bool {
+    let (queries, _) = queries::all(tree);
+    let ours = |text: &str| {
+        promql::parse(text)
+            .is_ok_and(|expr| promql::selectors(&expr).iter().all(|selector| tree.metric(&selector.metric).is_some()))
+    };
+    let of_file = queries.iter().filter(|query| query.place.starts_with(path));
+    of_file.into_iter().any(|query| query.shown.iter().any(|shown| shown == label) && ours(&query.text))
 }
 
 fn mutations(tree: &Tree) -> BTreeMap<&'static str, Vec<Mutation>> {
@@ -76,7 +87,7 @@ fn mutations(tree: &Tree) -> BTreeMap<&'static str, Vec<Mutation>> {
                 add("label", format!("{label} in {path}"), other);
             }
             let legend = format!("{{{{{label}}}}}");
-            if text.contains(&legend) {
+            if text.contains(&legend) && is_shown(tree, path, label) {
                 let mut other = tree.clone();
                 other.files.insert(path.to_owned(), text.replace(&legend, &format!("{{{{{label}_renamed}}}}")).into());
                 add("label", format!("{legend} in {path}"), other);
