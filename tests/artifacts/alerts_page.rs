@@ -9,6 +9,8 @@ use crate::{
     alerts::EXPECTED,
     delivery, promql, queries,
     rules::{self, Rule},
+    slo::Statement,
+    slo_rules,
     tree::{self, Tree},
 };
 
@@ -18,12 +20,18 @@ const HEAD: &str = "\
 Generated from `prometheus/rules/` by `SWITCHBOARD_WRITE=1 cargo test --test artifacts`; do not edit.
 
 A **page** reaches somebody at any hour; a **ticket** waits for working hours (08:00–20:00 in Moscow, Monday to
-Saturday). The source is the job that Prometheus scrapes for it. Each alert has a [runbook](runbooks/README.md), and cases in
-`prometheus/tests/` in which it fires and is silent.
+Saturday). The source is the job that Prometheus scrapes for it. Each alert has a [runbook](runbooks/README.md), and
+cases in `prometheus/tests/` in which it fires and is silent.
 
 ";
 
 pub fn current(tree: &Tree) -> Vec<String> {
+    let mut tree = tree.clone();
+    if let (true, Ok(statement)) = (tree::writes(), Statement::read(&tree)) {
+        // The one on disk may be written at this moment.
+        tree.files.insert("prometheus/rules/slo.yml".to_owned(), slo_rules::written(&statement).into());
+    }
+    let tree = &tree;
     match rules::all(tree) {
         Ok(rules) => tree::generated(tree, "docs/ALERTS.md", &written(tree, &rules)),
         Err(errors) => errors,
@@ -33,7 +41,8 @@ pub fn current(tree: &Tree) -> Vec<String> {
 fn written(tree: &Tree, all: &[(String, Rule)]) -> String {
     let sources = Sources::of(tree, all);
     let mut out = HEAD.to_owned();
-    out.push_str("| alert | severity | objective | owner | threshold | for | source | says |\n|---|---|---|---|---|---|---|---|\n");
+    out.push_str("| alert | severity | objective | owner | threshold | for | source | says |\n");
+    out.push_str("|---|---|---|---|---|---|---|---|\n");
     let mut alerts: Vec<&Rule> = all.iter().map(|(_, rule)| rule).filter(|rule| rule.alert.is_some()).collect();
     alerts.sort_by_key(|rule| EXPECTED.iter().position(|expected| expected.0 == rule.name()));
     let label = |rule: &Rule, name: &str| match rule.labels.get(name).map(String::as_str) {

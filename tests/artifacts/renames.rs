@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{CHECKS, promql, queries, rules, tree::Tree};
+use crate::{
+    CHECKS, promql, queries, rules,
+    tree::{self, Tree},
+};
 
 /// A change of one place, and what it is for the report.
 struct Mutation {
@@ -130,6 +133,10 @@ fn mutations(tree: &Tree) -> BTreeMap<&'static str, Vec<Mutation>> {
 
 #[test]
 fn a_rename_in_one_place_is_noticed() {
+    if tree::writes() {
+        // What is generated from a broken tree must not be written.
+        return;
+    }
     let tree = Tree::load();
     // Complaints of the whole tree would hide what a rename adds.
     for (name, check) in CHECKS {

@@ -103,8 +103,8 @@ fn events(slo: &Slo, window: &str, function: &str) -> Events {
         None => {
             let sum = |metric: &str| {
                 format!(
-                    "sum by (sloth_service, sloth_slo) ({function}(instance:{metric}:total{{sloth_slo=\"{}\"}}[{window}]))",
-                    slo.name
+                    "sum by (sloth_service, sloth_slo) ({function}(instance:{metric}:total{{sloth_slo=\"{of}\"}}[{window}]))",
+                    of = slo.name
                 )
             };
             Events { total: sum("slo_events"), bad: sum("slo_bad_events") }

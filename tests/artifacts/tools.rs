@@ -128,7 +128,8 @@ fn messages_stand_alone() {
         "labels": { "alertname": "ErrorsBudgetBurnPage", "severity": "page", "slo": "errors", "owner": "platform" },
         "annotations": {
             "summary": "Requests fail", "description": "20% of the requests were answered 5xx", "budget": "40% is left",
-            "action": "See whether PostgreSQL answers", "runbook_url": "http://docs/r.md", "dashboard_url": "http://grafana/d"
+            "action": "See whether PostgreSQL answers", "runbook_url": "http://docs/r.md",
+            "dashboard_url": "http://grafana/d"
         },
         "startsAt": "2026-11-23T03:04:05Z", "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "http://prometheus/graph"
     });
@@ -139,7 +140,8 @@ fn messages_stand_alone() {
     for (status, alert, until) in [("firing", alert, None), ("resolved", over, Some("2026-11-23 03:24 UTC"))] {
         let labels = alert["labels"].clone();
         let message = serde_json::json!({
-            "receiver": "pages", "status": status, "alerts": [alert], "groupLabels": { "alertname": "ErrorsBudgetBurnPage" },
+            "receiver": "pages", "status": status, "alerts": [alert],
+            "groupLabels": { "alertname": "ErrorsBudgetBurnPage" },
             "commonLabels": labels, "commonAnnotations": {}, "externalURL": "http://alertmanager"
         });
         fs::write(&data, message.to_string()).unwrap();

@@ -116,12 +116,17 @@ fn read(path: &PathBuf, files: &mut BTreeMap<String, Arc<str>>) {
     }
 }
 
+/// Whether generated files are to be written.
+pub fn writes() -> bool {
+    std::env::var_os("SWITCHBOARD_WRITE").is_some()
+}
+
 /// Writes a generated file when it is asked for, otherwise complains of a stale one.
 pub fn generated(tree: &Tree, path: &str, text: &str) -> Vec<String> {
     if tree.text(path) == text {
         return Vec::new();
     }
-    if std::env::var_os("SWITCHBOARD_WRITE").is_some() {
+    if writes() {
         fs::write(root().join(path), text).unwrap();
         return Vec::new();
     }
