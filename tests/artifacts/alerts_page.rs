@@ -103,16 +103,20 @@ fn thresholds(expr: &str) -> String {
     if once.is_empty() { "–".to_owned() } else { once.join(", ") }
 }
 
+/// The rules of a record, by its name: labels and expression.
+type Records = BTreeMap<String, Vec<Recorded>>;
+type Recorded = (BTreeMap<String, String>, String);
+
 /// From which jobs the series of an expression come, through the records.
 struct Sources<'a> {
     tree: &'a Tree,
     names: queries::Names,
-    records: BTreeMap<String, Vec<(BTreeMap<String, String>, String)>>,
+    records: Records,
 }
 
 impl<'a> Sources<'a> {
     fn of(tree: &'a Tree, all: &[(String, Rule)]) -> Self {
-        let mut records: BTreeMap<String, Vec<(BTreeMap<String, String>, String)>> = BTreeMap::new();
+        let mut records = Records::new();
         for (_, rule) in all.iter().filter(|(_, rule)| rule.record.is_some()) {
             records.entry(rule.name().to_owned()).or_default().push((rule.labels.clone(), rule.expr.clone()));
         }

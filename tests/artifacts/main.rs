@@ -10,6 +10,7 @@
     clippy::panic,
     reason = "clippy.toml allows them in tests, not in what tests share"
 )]
+#![allow(clippy::case_sensitive_file_extension_comparisons, reason = "the files are our own")]
 
 mod alertmanager;
 mod alerts;

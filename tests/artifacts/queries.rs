@@ -39,6 +39,9 @@ impl Query {
 /// The queries of one file, and what could not be read.
 type Found = (Vec<Query>, Vec<String>);
 
+/// A folder, how its files end, and how they are read.
+type Source = (&'static str, &'static str, fn(&str, &str) -> Found);
+
 thread_local! {
     static OF_FILES: Memo<Found> = const { Memo::new() };
 }
@@ -55,7 +58,7 @@ pub fn all(tree: &Tree) -> Found {
         })),
         Err(errors) => complaints.extend(errors),
     }
-    let kinds: [(&str, &str, fn(&str, &str) -> Found); 3] = [
+    let kinds: [Source; 3] = [
         ("grafana/dashboards/", ".json", of_dashboard_file),
         ("docs/", ".md", of_document),
         ("prometheus/tests/", ".yml", of_unit_tests),
@@ -87,10 +90,7 @@ fn of_document(path: &str, text: &str) -> Found {
         let place = format!("{path}:{line}");
         // A block is one query, or several with empty lines between them.
         let whole = promql::parse(&block).is_ok() || !block.contains("\n\n");
-        let parts: Vec<String> = match whole {
-            true => vec![block],
-            false => block.split("\n\n").map(str::to_owned).collect(),
-        };
+        let parts: Vec<String> = if whole { vec![block] } else { block.split("\n\n").map(str::to_owned).collect() };
         queries.extend(parts.into_iter().map(|text| Query::new(&place, text)));
     }
     (queries, Vec::new())
@@ -348,6 +348,7 @@ impl Names {
     }
 
     /// Labels that Prometheus gives: `None` when it is none of them.
+    #[expect(clippy::option_option, reason = "whether it is one, and what is wrong with it")]
     fn of_targets(&self, matcher: &Matcher) -> Option<Option<String>> {
         match matcher.label.as_str() {
             "job" => Some(unknown(matcher, self.jobs.iter().map(String::as_str))),
@@ -387,6 +388,7 @@ impl Names {
 }
 
 /// A complaint when a matcher can match nothing, or excludes what does not exist.
+#[expect(clippy::needless_pass_by_value, reason = "a reference would be cloned too")]
 fn unknown<'a>(matcher: &Matcher, known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
     let Matcher { label, value, is_regex, is_positive } = matcher;
     let complaint = |what: &str| Some(format!("{label} is never {what:?}"));

@@ -57,9 +57,10 @@ fn mutations(tree: &Tree) -> BTreeMap<&'static str, Vec<Mutation>> {
         let mut other = tree.clone();
         other.catalogue[index].name.clone_from(&renamed);
         add("metric", format!("{} in the catalogue", metric.name), other);
-        let exposed: Vec<String> = match metric.buckets.is_empty() {
-            true => vec![metric.name.clone()],
-            false => ["", "_bucket", "_sum", "_count"].iter().map(|end| format!("{}{end}", metric.name)).collect(),
+        let exposed: Vec<String> = if metric.buckets.is_empty() {
+            vec![metric.name.clone()]
+        } else {
+            ["", "_bucket", "_sum", "_count"].iter().map(|end| format!("{}{end}", metric.name)).collect()
         };
         for path in files(tree) {
             for name in &exposed {

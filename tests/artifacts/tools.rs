@@ -75,9 +75,8 @@ fn each_alert_reaches_its_receiver() {
             continue;
         };
         let verify = format!("--verify.receivers={receiver}");
-        let labels = rule.labels.iter().map(|(label, value)| match value.starts_with("{{") {
-            true => format!("{label}=availability"),
-            false => format!("{label}={value}"),
+        let labels = rule.labels.iter().map(|(label, value)| {
+            if value.starts_with("{{") { format!("{label}=availability") } else { format!("{label}={value}") }
         });
         let labels: Vec<String> = labels.chain([format!("alertname={name}")]).collect();
         let mut arguments = vec!["config", "routes", "test", CONFIG, verify.as_str()];

@@ -141,7 +141,10 @@ pub fn yaml<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, String> {
 }
 
 /// What a function makes of a file, remembered: a mutation changes one file, and all others stay as they were.
-pub struct Memo<T>(RefCell<BTreeMap<String, (Arc<str>, Rc<T>)>>);
+pub struct Memo<T>(RefCell<BTreeMap<String, Made<T>>>);
+
+/// A text, and what was made of it.
+type Made<T> = (Arc<str>, Rc<T>);
 
 impl<T> Memo<T> {
     pub const fn new() -> Self {

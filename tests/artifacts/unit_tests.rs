@@ -21,6 +21,7 @@ pub struct File {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "promtool's names")]
 pub struct Test {
     pub name: String,
     #[serde(rename = "interval")]
