@@ -3,7 +3,8 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate backup restore test scale faults security fuzz-api mutants lint audit coverage docs sqlx build-release clean
+.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults security fuzz-api mutants lint lint-ops dashboards audit \
+    coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
 threads := $(shell expr 3 '*' `getconf _NPROCESSORS_ONLN`)
@@ -26,6 +27,25 @@ simulate: ## Send a day's calls and requests to the server of `make run`; ARGS="
 	@scripts/setup
 	cargo build --locked
 	exec $(program) simulate $(ARGS)
+
+stack: ## Watch the server of `make run`: Prometheus, Alertmanager, exporters, and a sink that prints what they say
+	@scripts/setup promtool alertmanager blackbox-exporter node-exporter postgres-exporter redis-exporter
+	exec scripts/stack $(ARGS)
+
+smoke: ## Play the whole journey for half a minute, with k6; and see that a misspelt tag fails a run
+	@scripts/setup postgres python
+	cargo build --locked
+	scripts/load smoke selftest
+
+load: ## Keep the promises under load, with k6; RATE=3 clients a second, DURATION=60s, BASE_URL, PROMETHEUS
+	@scripts/setup postgres python
+	cargo build --locked
+	scripts/load load
+
+load-watched: ## The same beside `make stack`, whose Prometheus must have no alert but Watchdog meanwhile
+	@scripts/setup postgres python promtool alertmanager blackbox-exporter node-exporter postgres-exporter redis-exporter
+	cargo build --locked
+	scripts/load watched load
 
 backup: ## Back up the database and the files of `make run`; ARGS="--to DIR"
 	@scripts/setup postgres
@@ -81,6 +101,15 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 
+lint-ops: ## Check rules, dashboards, runbooks, Alertmanager, compose, collector, load tests; ARGS="compose k6"
+	@scripts/setup postgres promtool alertmanager blackbox-exporter haproxy python shellcheck
+	cargo build --locked
+	scripts/lint-ops $(ARGS)
+
+dashboards: ## Write grafana/dashboards from grafana/src
+	@scripts/setup python
+	scripts/dashboards
+
 audit: ## Look for known vulnerabilities in the dependencies; needs the network
 	@scripts/setup cargo-deny
 	cargo deny check advisories
@@ -109,6 +138,25 @@ sqlx: ## Write .sqlx after a query or a migration changed
 build-release: ## Build the optimised program, target/release/switchboard
 	@scripts/setup
 	cargo build --locked --release
+
+# What build_info shows.
+revision = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+compose = SWITCHBOARD_REVISION=$(revision) docker compose -f docker-compose.yml -f deploy/compose.demo.yml
+
+image: ## Build the images of the server and of its backups, with Docker
+	docker build --target run --build-arg REVISION=$(revision) --build-arg VERSION=$(version) --tag switchboard:local .
+	docker build --target backup --build-arg REVISION=$(revision) --build-arg VERSION=$(version) \
+	    --tag switchboard-backup:local .
+
+secrets: ## Make the secrets of docker-compose.yml that are missing, in deploy/secrets
+	@scripts/secrets
+
+up: secrets ## Run all of it with Docker Compose and a made-up company: deploy/README.md
+	$(compose) up --build --detach --wait $(ARGS)
+
+down: ## Stop what `make up` started; the data stays
+	$(compose) down $(ARGS)
 
 clean: ## Remove what was built; the data of `make run` stays
 	cargo clean
