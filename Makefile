@@ -97,7 +97,7 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale --test security --test faults -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security --test faults --test artifacts -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 
@@ -105,6 +105,7 @@ lint-ops: ## Check rules, dashboards, runbooks, Alertmanager, compose, collector
 	@scripts/setup postgres promtool alertmanager blackbox-exporter haproxy python shellcheck
 	cargo build --locked
 	scripts/lint-ops $(ARGS)
+	cargo test --locked --test artifacts
 
 dashboards: ## Write grafana/dashboards from grafana/src
 	@scripts/setup python
@@ -123,13 +124,14 @@ coverage: ## Run all tests, fail below 85 % of lines; writes target/coverage/
 	cargo llvm-cov report --lcov --output-path target/coverage/lcov.info
 	cargo llvm-cov report --fail-under-lines 85
 
-docs: ## Write docs/METRICS.md from the metric catalogue
+docs: ## Write docs/METRICS.md, docs/ALERTS.md and the rules of the objectives from what they follow from
 	@scripts/setup
 	cargo build --locked
 	@mkdir -p docs
 	@# Through another file: a failure must not leave half a page.
 	$(program) metrics > docs/METRICS.md.new
 	mv docs/METRICS.md.new docs/METRICS.md
+	SWITCHBOARD_WRITE=1 cargo test --locked --test artifacts -- slo_rules alerts_page
 
 sqlx: ## Write .sqlx after a query or a migration changed
 	@scripts/setup postgres
