@@ -175,11 +175,11 @@ async fn what_was_acknowledged_survives_twenty_kills() {
     let mut replayed = 0.0;
     for kill in 0..KILLS {
         sleep(life(kill)).await;
+        assert!(!simulator.is_finished(), "the day is over after {kill} kills: {:?}", simulator.await);
+        replayed += outcomes(at[1], "replayed").await;
         if kill % 2 == 0 {
             something_is_done(at[1]).await;
         }
-        replayed += outcomes(at[1], "replayed").await;
-        assert!(!simulator.is_finished(), "the day is over after {kill} kills: {:?}", simulator.await);
         // What is on its way is lost, as it is with a machine that dies.
         network.cut().await;
         let (_, code) = spawn_blocking(move || server.stop_with(Signal::SIGKILL)).await.unwrap();
