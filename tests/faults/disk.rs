@@ -5,12 +5,12 @@ use std::time::Duration;
 use reqwest::Method;
 
 use crate::{
-    site::{Site, base, scrape, stop, timed},
     support::{
         MOSCOW,
         actor::Actor,
         files::{FORM, TempDir, photo, png},
         process::Server,
+        site::{Site, base, scrape, stop, timed},
     },
     table::{Row, ms},
 };

@@ -27,7 +27,6 @@ mod postgres;
 mod redis;
 mod replicas;
 mod rolling;
-mod site;
 mod soak;
 mod start;
 mod table;

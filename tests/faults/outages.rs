@@ -11,12 +11,12 @@ use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    site::{Site, base, scrape, stop},
     support::{
         MOSCOW,
         actor::Actor,
         load::{self, Load},
         process::Server,
+        site::{Site, base, scrape, stop},
     },
     table::{Row, ms, within},
 };

@@ -16,7 +16,6 @@ use switchboard::db::{
 use tokio::time::sleep;
 
 use crate::{
-    site::{Site, base, phone, scrape, stop, timed},
     support::{
         MOSCOW, MOSCOW_LINE, PASSWORD,
         actor::{Actor, Answer, number},
@@ -25,6 +24,7 @@ use crate::{
         load::{self, Load},
         process::{self, Server},
         proxy::Weather,
+        site::{Site, base, phone, scrape, stop, timed},
         telephony::Call,
     },
     table::{Row, ms, within},

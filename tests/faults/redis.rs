@@ -7,12 +7,12 @@ use reqwest::Method;
 use tokio::time::sleep;
 
 use crate::{
-    site::{Site, scrape, stop},
     support::{
         actor::Actor,
         load::{self, Load, Shots},
         process::Server,
         proxy::Weather,
+        site::{Site, scrape, stop},
     },
     table::{Row, ms, within},
 };

@@ -10,13 +10,13 @@ use serde_json::json;
 use switchboard::auth::Role;
 
 use crate::{
-    site::{Site, base, scrape, stop},
     support::{
         MOSCOW, PASSWORD, TestApp,
         actor::{Actor, number},
         config,
         database::TestDatabase,
         found_company,
+        site::{Site, base, scrape, stop},
     },
     table::{Row, ms, within},
 };

@@ -10,7 +10,6 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::{
-    site::{Site, phone, scrape, stop},
     support::{
         MOSCOW,
         actor::Actor,
@@ -18,6 +17,7 @@ use crate::{
         eventually,
         load::{self, Load},
         process::{Server, free_addresses},
+        site::{Site, phone, scrape, stop},
     },
     table::{Row, ms},
 };

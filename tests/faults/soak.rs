@@ -8,12 +8,12 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    site::{Site, phone, scrape, stop},
     support::{
         MOSCOW,
         actor::Actor,
         load::{self, Load},
         process::Server,
+        site::{Site, phone, scrape, stop},
     },
     table::{Row, ms},
 };

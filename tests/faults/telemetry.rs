@@ -10,12 +10,12 @@ use reqwest::Method;
 use tokio::time::sleep;
 
 use crate::{
-    site::{Site, scrape, stop},
     support::{
         load::{self, Load, Shots},
         otlp::Collector,
         process::Server,
         proxy::Proxy,
+        site::{Site, scrape, stop},
     },
     table::{Row, ms},
 };

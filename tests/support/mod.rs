@@ -14,6 +14,7 @@ pub mod otlp;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod site;
 pub mod sse;
 pub mod telephony;
 pub mod tls;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::{auth::passwords, config::Secret};
 
-use crate::support::{
+use super::{
     MANGO_KEY, MANGO_SALT, PASSWORD, PEPPER,
     actor::{Actor, Answer, number},
     database::TestDatabase,
