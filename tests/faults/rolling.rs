@@ -35,18 +35,13 @@ const ROUNDS: usize = 10;
 const IDLE: usize = 20;
 
 async fn begin(site: &Site, at: SocketAddr) -> Server {
-    let mut environment = site.environment();
-    // As a site has it: so long a balancer may take to notice.
-    environment.push(("SWITCHBOARD_SHUTDOWN_DELAY_MS", "5000".to_owned()));
-    environment.push(("SWITCHBOARD_LOG_LEVEL", "warn,switchboard=info,switchboard::http=warn".to_owned()));
     let [ops] = free_addresses();
-    let mut server = tokio::task::spawn_blocking(move || Server::begin(&[], [at, ops], &environment)).await.unwrap();
-    tokio::task::spawn_blocking(move || {
-        server.wait_for_line("ready", |line| line["message"] == "ready");
-        server
-    })
-    .await
-    .unwrap()
+    // As a site has it: so long a balancer may take to notice.
+    let settings = [
+        ("SWITCHBOARD_SHUTDOWN_DELAY_MS", "5000"),
+        ("SWITCHBOARD_LOG_LEVEL", "warn,switchboard=info,switchboard::http=warn"),
+    ];
+    site.server_at([at, ops], &settings).await
 }
 
 /// How many 5xx a server has answered; what probes are told while it starts is not among them.

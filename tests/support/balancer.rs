@@ -5,12 +5,16 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
-use super::{eventually, files::TempDir, process::free_addresses};
+use super::{eventually, files::TempDir, process::free_addresses_of};
 
 pub struct Balancer {
     pub address: SocketAddr,
@@ -21,14 +25,26 @@ pub struct Balancer {
 impl Balancer {
     /// Before these, which it calls s0, s1 …
     pub async fn before(servers: &[SocketAddr]) -> Self {
-        let (dir, [address]) = (TempDir::create(), free_addresses());
-        let lines: Vec<String> =
-            servers.iter().enumerate().map(|(n, server)| format!("    server s{n} {server} check\n")).collect();
+        Self::start(servers, "http", "").await
+    }
+
+    /// Before servers that do TLS themselves: it passes on what it cannot read.
+    pub async fn before_tls(servers: &[SocketAddr]) -> Self {
+        Self::start(servers, "tcp", " check-ssl verify none").await
+    }
+
+    async fn start(servers: &[SocketAddr], mode: &str, options: &str) -> Self {
+        let (dir, [address]) = (TempDir::create(), free_addresses_of(servers[0].ip()));
+        let lines: Vec<String> = servers
+            .iter()
+            .enumerate()
+            .map(|(n, server)| format!("    server s{n} {server} check{options}\n"))
+            .collect();
         let file = dir.file(
             "haproxy.cfg",
             &format!(
                 "global\n    stats socket {}/haproxy.sock\n\
-                 defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n\
+                 defaults\n    mode {mode}\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n\
                  frontend public\n    bind {address}\n    default_backend api\n\
                  backend api\n    balance roundrobin\n    option httpchk GET /health/ready\n    \
                  default-server inter 1s fall 2 rise 1\n{}",
@@ -43,6 +59,19 @@ impl Balancer {
             balancer.wait_until(server, "UP").await;
         }
         balancer
+    }
+
+    /// It stays, and serves nobody.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
     /// Waits until it takes a server for this.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
@@ -67,9 +67,22 @@ pub fn run_on_a_mount(dir: &str, options: &str, environment: &[(&str, String)]) 
 
 /// Addresses that nobody listens on.
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    free_addresses_of(Ipv4Addr::LOCALHOST.into())
+}
+
+/// The same on another address of this machine.
+pub fn free_addresses_of<const N: usize>(ip: IpAddr) -> [SocketAddr; N] {
     // Held together, so that they differ.
-    let held: [std::net::TcpListener; N] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind((ip, 0)).unwrap());
     held.each_ref().map(|listener| listener.local_addr().unwrap())
+}
+
+/// An address of loopback that no other process uses, so that what is stopped for minutes finds its port free when it
+/// comes back. Linux has sixteen million of them.
+pub fn own_loopback() -> IpAddr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    // 127.0 is where everybody else is.
+    Ipv4Addr::new(127, high | 128, middle, low).into()
 }
 
 /// The settings of where a server listens.

@@ -1,6 +1,9 @@
 //! A company: its database and Redis, each behind a proxy, and servers that are processes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use switchboard::{auth::passwords, config::Secret};
 
@@ -70,6 +73,18 @@ impl Site {
         let mut environment = self.environment();
         environment.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         tokio::task::spawn_blocking(move || Server::start(&[], &environment)).await.unwrap()
+    }
+
+    /// The same at addresses that are known: the public one, and that of the ops listener.
+    pub async fn server_at(&self, addresses: [SocketAddr; 2], settings: &[(&'static str, &str)]) -> Server {
+        let mut environment = self.environment();
+        environment.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let begin = move || {
+            let mut server = Server::begin(&[], addresses, &environment);
+            server.wait_for_line("ready", |line| line["message"] == "ready");
+            server
+        };
+        tokio::task::spawn_blocking(begin).await.unwrap()
     }
 
     /// The administrator, signed in there.

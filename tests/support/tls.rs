@@ -8,6 +8,8 @@ use reqwest::{
     tls::{TlsInfo, Version},
 };
 
+use time::OffsetDateTime;
+
 use super::files::TempDir;
 
 /// What certificates are for.
@@ -34,11 +36,21 @@ impl Authority {
 
     /// A certificate that is good from 2020 until the first day of a year.
     pub fn issue(&self, until: i32) -> Pair {
-        let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(until, 1, 1));
+        self.issue_for(&[HOST.to_owned()], date_time_ymd(until, 1, 1))
+    }
+
+    /// A certificate for these names or addresses, good until then.
+    pub fn issue_for(&self, names: &[String], until: OffsetDateTime) -> Pair {
+        let mut params = CertificateParams::new(names).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), until);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Pair { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().to_vec() }
+    }
+
+    /// What its clients must believe (PEM).
+    pub fn certificate(&self) -> String {
+        self.0.pem()
     }
 
     /// A new client, whose first request is a new connection.

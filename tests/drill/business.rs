@@ -1,0 +1,216 @@
+//! What the call centre would notice: calls, the people who work on them, and who tries to get in.
+
+use futures_util::future::join_all;
+use serde_json::json;
+use switchboard::clock::Clock;
+
+use crate::{
+    drill::{Drill, Ends, PAGE, Proof, TICKET},
+    faults::Hold,
+    lab::Lab,
+    support::{
+        MOSCOW, MOSCOW_LINE, PASSWORD,
+        actor::number,
+        site::phone,
+        telephony::{Call, Event},
+    },
+};
+
+/// A call of somebody who has never called.
+fn call(line: &str) -> Call {
+    let start = Clock::System.now().timestamp();
+    Call { entry: format!("entry{}", number()), from: phone(), line: line.to_owned(), start }
+}
+
+/// Delivers calls, some at a time.
+async fn ring(lab: &Lab, calls: Vec<Vec<Event>>) {
+    let provider = lab.stranger();
+    for some in calls.chunks(4) {
+        join_all(some.iter().map(|events| provider.deliver_all(events))).await;
+    }
+}
+
+const MISSED: Proof = Proof {
+    alert: "MissedCallsHigh",
+    fault: "12 of 24 calls are missed",
+    summary: "Too many calls are missed",
+    says: "of the incoming calls of the last hour were not answered",
+    value: (0.4, 0.6),
+    ..TICKET
+};
+const UNKNOWN: Proof = Proof {
+    alert: "UnknownLineCalls",
+    fault: "6 of 24 calls come in on a number that no campaign has",
+    summary: "a number that belongs to no campaign",
+    says: "came in on a number that no campaign has",
+    value: (0.15, 0.3),
+    ..TICKET
+};
+
+pub const CALLS: Drill =
+    Drill { test: "business::calls", minutes: 8, proves: &[MISSED, UNKNOWN], along: &[], inhibits: &[] };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls() {
+    let lab = Lab::open().await;
+    let mut run = CALLS.begin(&lab).await;
+    run.breaks(&[]);
+    let missed = (0..12).map(|_| call(MOSCOW_LINE).missed());
+    let unknown = (0..6).map(|_| call("74950009999").answered());
+    let well = (0..6).map(|_| call(MOSCOW_LINE).answered());
+    ring(&lab, missed.chain(unknown).chain(well).collect()).await;
+    run.all_notified().await;
+    run.mends(&[]);
+    ring(&lab, (0..40).map(|_| call(MOSCOW_LINE).answered()).collect()).await;
+    run.all_resolved().await;
+    run.done();
+}
+
+const STALLED: Proof = Proof {
+    alert: "WebhookIntakeStalled",
+    fault: "a session holds the table of calls, so that nothing that comes in is worked off",
+    labels: &[("slo", "none"), ("provider", "mango")],
+    summary: "Calls are not taken in",
+    says: "events of mango are stored, and not one was worked off",
+    value: (5.0, 100.0),
+    ..PAGE
+};
+const STALE: Proof = Proof {
+    alert: "CollectorStale",
+    fault: "the same session holds the table of business figures",
+    summary: "The business figures are old",
+    says: "they are computed every 15 s",
+    value: (300.0, 1_200.0),
+    ..TICKET
+};
+
+pub const TABLES: Drill =
+    Drill { test: "business::tables", minutes: 12, proves: &[STALLED, STALE], along: &[], inhibits: &[] };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables() {
+    let lab = Lab::open().await;
+    let mut run = TABLES.begin(&lab).await;
+    run.breaks(&[]);
+    // Who only reads is not kept waiting.
+    let held = Hold::take(&lab.site.database, "LOCK TABLE calls, collector_snapshots IN EXCLUSIVE MODE").await;
+    ring(&lab, (0..3).map(|_| call(MOSCOW_LINE).answered()).collect()).await;
+    run.all_notified().await;
+    run.mends(&[]);
+    held.release().await;
+    // What failed waits for its next turn; what comes now is worked off at once.
+    ring(&lab, vec![call(MOSCOW_LINE).answered()]).await;
+    run.all_resolved().await;
+    run.done();
+}
+
+const ASSIGNED: Proof = Proof {
+    alert: "AssignSlow",
+    fault: "12 service requests are three hours old when a master is found",
+    summary: "Masters are found too slowly",
+    says: "2 hours are promised",
+    value: (7_200.0, 20_000.0),
+    ..TICKET
+};
+const BROKEN: Proof = Proof {
+    alert: "SlaBreaches",
+    fault: "so the promise of assignment is broken 12 times",
+    labels: &[("slo", "none"), ("policy", "assignment")],
+    summary: "Promises to clients are broken (assignment)",
+    says: "12 promises of assignment were broken",
+    value: (11.0, 14.0),
+    ends: Ends::Case("business.yml", "SlaBreaches is silent with a few, none, and across a restart"),
+    ..TICKET
+};
+
+pub const ASSIGNMENT: Drill =
+    Drill { test: "business::assignment", minutes: 18, proves: &[BROKEN, ASSIGNED], along: &[], inhibits: &[] };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assignment() {
+    let lab = Lab::open().await;
+    let boss = lab.boss().await;
+    let database = &lab.site.database;
+    database
+        .execute(&format!(
+            "WITH master AS (
+                 INSERT INTO users (login, password_hash, name, role, created_at)
+                 SELECT 'master', password_hash, 'Master', 'master', now() FROM users RETURNING id
+             ), placed AS (
+                 INSERT INTO user_cities (user_id, city_id) SELECT master.id, cities.id FROM master, cities WHERE code = '{MOSCOW}'
+             )
+             INSERT INTO master_profiles (user_id, share) SELECT id, 0.5 FROM master"
+        ))
+        .await;
+    let master = database.count("SELECT id FROM users WHERE login = 'master'").await;
+    let mut run = ASSIGNMENT.begin(&lab).await;
+    run.breaks(&[]);
+    let mut waiting = Vec::new();
+    for _ in 0..12 {
+        waiting.push(boss.waiting_request(MOSCOW, &phone()).await);
+    }
+    // Three hours pass for them.
+    let past = "interval '3 h'";
+    database.execute(&format!("UPDATE requests SET created_at = created_at - {past}")).await;
+    database
+        .execute(&format!("UPDATE sla_timers SET started_at = started_at - {past}, due_at = due_at - {past} WHERE policy = 'assignment'"))
+        .await;
+    for id in waiting {
+        boss.assign(id, master).await.expect(200);
+    }
+    run.all_notified().await;
+    run.mends(&[]);
+    for _ in 0..20 {
+        let id = boss.waiting_request(MOSCOW, &phone()).await;
+        boss.assign(id, master).await.expect(200);
+    }
+    run.all_resolved().await;
+    run.done();
+}
+
+const GUESSED: Proof = Proof {
+    alert: "LoginAttackSuspected",
+    fault: "somebody guesses one password 70 times",
+    summary: "guessing passwords",
+    says: "sign-ins were turned away within 10 minutes",
+    value: (50.0, 90.0),
+    ..TICKET
+};
+const REUSED: Proof = Proof {
+    alert: "RefreshTokenReuse",
+    fault: "a refresh token is presented a minute after its use",
+    summary: "A refresh token was used twice",
+    says: "1 refresh tokens were presented again",
+    value: (1.0, 1.5),
+    ends: Ends::Case("business.yml", "RefreshTokenReuse fires at the first"),
+    ..TICKET
+};
+
+pub const INTRUDER: Drill =
+    Drill { test: "business::intruder", minutes: 13, proves: &[REUSED, GUESSED], along: &[], inhibits: &[] };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn intruder() {
+    let lab = Lab::open().await;
+    let mut boss = lab.boss().await;
+    let thief = boss.at(&lab.replicas[1].base());
+    let mut run = INTRUDER.begin(&lab).await;
+    run.breaks(&[]);
+    boss.take(&boss.refresh().await.expect(200));
+    lab.site
+        .database
+        .execute("UPDATE refresh_tokens SET used_at = used_at - interval '1 min' WHERE used_at IS NOT NULL")
+        .await;
+    thief.refresh().await.problem(401, "unauthenticated");
+    let guesser = lab.stranger();
+    for guess in 0..70 {
+        let password = format!("{PASSWORD}{guess}");
+        let body = json!({ "login": boss.login, "password": password, "session": "token" });
+        let status = guesser.post("/api/v1/auth/login", body).await.status.as_u16();
+        assert!(matches!(status, 401 | 429), "{status}");
+    }
+    run.mends(&[]);
+    run.all_notified().await;
+    run.all_resolved().await;
+    run.done();
+}
