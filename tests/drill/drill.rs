@@ -331,12 +331,10 @@ impl Run {
                 Ends::Case(..) | Ends::Never => self.row(proof, None),
             }
         }
-        let (seen, along) = (self.seen.lock().unwrap().clone(), self.drill.along);
-        let besides = along
-            .iter()
-            .filter(|Along::Pends(alert, _)| Along::Fires(alert, _) | { seen.iter().any(|(name, _)| name == alert) });
-        for Along::Pends(alert, reason) | Along::Fires(alert, reason) in besides {
-            self.tell(&format!("{alert} came along: {reason}"));
+        for Along::Pends(alert, reason) | Along::Fires(alert, reason) in self.drill.along {
+            if self.seen.lock().unwrap().iter().any(|(name, _)| name == alert) {
+                self.tell(&format!("{alert} came along: {reason}"));
+            }
         }
         self.tell("is done");
         if let Some(dir) = std::env::var_os("SWITCHBOARD_DRILL_DIR") {
