@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults security fuzz-api mutants lint lint-ops dashboards audit \
+.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults drill security fuzz-api mutants lint lint-ops dashboards audit \
     coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
@@ -72,6 +72,11 @@ faults: ## Break what the server stands on, one fault at a time; keeps promised 
 	cargo build --locked
 	scripts/faults $(ARGS)
 
+drill: ## Make every alert fire, reach its receiver and resolve; keeps the table in docs/DRILL.md; ALERT=PostgresDown for one
+	@scripts/setup postgres redis haproxy python promtool alertmanager blackbox-exporter node-exporter
+	cargo build --locked
+	scripts/drill $(ALERT)
+
 security: ## Run every test that docs/SECURITY.md names; prints item, test, result
 	@scripts/setup postgres redis promtool python cargo-deny
 	cargo build --locked
@@ -97,7 +102,7 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale --test security --test faults --test artifacts -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security --test faults --test drill --test artifacts -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 
