@@ -214,3 +214,76 @@ async fn intruder() {
     run.all_resolved().await;
     run.done();
 }
+
+pub const BACKLOG: Drill = Drill {
+    test: "business::backlog",
+    minutes: 18,
+    proves: &[Proof {
+        alert: "BacklogTooOld",
+        fault: "nobody has answered a service request of three hours ago, in business hours",
+        summary: "has waited for hours for its first answer",
+        says: "The oldest service request in \"new\" is 3h",
+        value: (10_800.0, 13_000.0),
+        ..TICKET
+    }],
+    along: &[],
+    inhibits: &[],
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backlog() {
+    let lab = Lab::open().await;
+    let boss = lab.boss().await;
+    let mut run = BACKLOG.begin(&lab).await;
+    run.breaks(&[]);
+    let id = boss.create_request(MOSCOW, &phone()).await["id"].as_i64().unwrap();
+    lab.site.database.execute("UPDATE requests SET created_at = created_at - interval '3 h'").await;
+    run.all_notified().await;
+    run.mends(&[]);
+    let visit = json!({ "to": "waiting", "address": "Tverskaya 1", "meeting_at": "2026-06-03T10:00:00+03:00" });
+    boss.move_to(id, visit).await.expect(200);
+    run.all_resolved().await;
+    run.done();
+}
+
+pub const QUIET: Drill = Drill {
+    test: "business::quiet",
+    minutes: 4,
+    proves: &[Proof {
+        alert: "NoTraffic",
+        fault: "nobody has called for a quarter of an hour, and 30 did a week ago (back-filled)",
+        summary: "No call has come in for 15 minutes",
+        says: "0 incoming calls ended within 15 minutes",
+        value: (0.0, 0.0),
+        ..PAGE
+    }],
+    along: &[],
+    inhibits: &[],
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet() {
+    const WEEK: i64 = 7 * 86_400;
+    let lab = Lab::open().await;
+    let mut run = QUIET.begin(&lab).await;
+    let now = Clock::System.now().timestamp();
+    let mut past = "# TYPE switchboard_calls counter\n".to_owned();
+    // Two calls a minute, from half an hour before until half an hour after that quarter.
+    for (calls, at) in (now - WEEK - 1_800..now - WEEK + 1_800).step_by(15).enumerate() {
+        let series =
+            "switchboard_calls_total{job=\"switchboard\",instance=\"past\",direction=\"incoming\",result=\"answered\"}";
+        past += &format!("{series} {} {at}\n", calls / 2);
+    }
+    past += "# TYPE up gauge\n";
+    for at in (now - 3_600..now - 600).step_by(15) {
+        past += &format!("up{{job=\"switchboard\",instance=\"past\"}} 1 {at}\n");
+    }
+    past += "# EOF\n";
+    run.breaks(&[]);
+    lab.prometheus.remember(&past).await;
+    run.all_notified().await;
+    run.mends(&[]);
+    ring(&lab, vec![call(MOSCOW_LINE).answered()]).await;
+    run.all_resolved().await;
+    run.done();
+}

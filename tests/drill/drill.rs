@@ -89,9 +89,14 @@ impl Drill {
         json!({ "test": self.test, "minutes": self.minutes, "alerts": alerts })
     }
 
-    /// Waits for peace; from here on nothing else may happen but what is expected.
+    /// Waits for peace before the fault.
     pub async fn begin(&'static self, lab: &Lab) -> Run {
         lab.peace().await;
+        self.attend(lab)
+    }
+
+    /// From here on nothing may happen but what is expected.
+    pub fn attend(&'static self, lab: &Lab) -> Run {
         for proof in self.proves {
             if let Ends::Case(file, case) = proof.ends {
                 let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -193,7 +198,7 @@ impl Run {
         let what = format!("{alert} at {}", proof.receiver);
         let notice = wait_for(&what, PATIENCE, async || {
             let found = self.sink.find(sought);
-            self.strays();
+            self.attended();
             found
         })
         .await;
@@ -280,7 +285,7 @@ impl Run {
         let what = format!("{alert} is resolved");
         let over = |notice: &Notice| notice.fingerprint() == fired.fingerprint() && !notice.is_firing();
         let notice = wait_for(&what, PATIENCE, async || {
-            self.strays();
+            self.attended();
             self.sink.find(over)
         })
         .await;
@@ -303,8 +308,8 @@ impl Run {
         }));
     }
 
-    /// Whatever else is pending or firing, or arrived, was not expected.
-    fn strays(&self) {
+    /// That nothing else has been pending or firing so far, or has arrived.
+    pub fn attended(&self) {
         let Drill { proves, along, inhibits, test, .. } = self.drill;
         let may = |name: &str, fires: bool| {
             name == "Watchdog"
@@ -315,16 +320,16 @@ impl Run {
                     Along::Pends(alert, _) => *alert == name && !fires,
                 })
         };
-        let seen = self.seen.lock().unwrap();
-        let strays: Vec<_> = seen.iter().filter(|(name, state)| !may(name, state == "firing")).collect();
-        assert!(strays.is_empty(), "{test}: not expected: {strays:?}");
+        let mut seen = self.seen.lock().unwrap().clone();
+        seen.retain(|(name, state)| !may(name, state == "firing"));
+        assert!(seen.is_empty(), "{test}: not expected: {seen:?}");
         let told = self.sink.find(|notice| !may(notice.name(), true));
         assert!(told.is_none(), "{test}: not expected: {told:?}");
     }
 
     /// All is proven: the rows, for the table.
     pub fn done(mut self) {
-        self.strays();
+        self.attended();
         for proof in self.drill.proves {
             match proof.ends {
                 Ends::Live => assert!(self.rows.iter().any(|row| row["alert"] == proof.alert), "{}", proof.alert),

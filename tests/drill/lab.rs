@@ -30,8 +30,9 @@ pub struct Setup<'a> {
     pub tls: Option<&'a tls::Files>,
     /// Where to find what signed them.
     pub authority: Option<String>,
-    /// Of PostgreSQL, Redis and the machine.
-    pub exporters: bool,
+    /// Redis is reached through its proxy, so that it can be cut off. Otherwise directly: on a busy machine a proxy is
+    /// late now and then, and replicas do without a Redis that is.
+    pub redis_through_proxy: bool,
 }
 
 /// One of the two servers, which can go and come back.
@@ -88,7 +89,7 @@ pub struct Lab {
     pub prometheus: Prometheus,
     pub alertmanager: Alertmanager,
     pub sink: Sink,
-    pub exporters: Vec<Exporter>,
+    _blackbox: Exporter,
     pub balancer: Balancer,
     pub replicas: [Replica; 2],
     pub site: Site,
@@ -105,8 +106,13 @@ impl Lab {
         let (site, dir, ip) = (Site::open().await, TempDir::create(), own_loopback());
         let mut settings = vec![
             ("SWITCHBOARD_REPLICAS", "2".to_owned()),
+            // Open since a week, whatever the time is.
+            ("SWITCHBOARD_BUSINESS_HOURS", "Mon-Sun 00:00-24:00 UTC".to_owned()),
             ("SWITCHBOARD_LOG_LEVEL", "warn,switchboard=info,switchboard::http=warn".to_owned()),
         ];
+        if !setup.redis_through_proxy {
+            settings.push(("REDIS_URL", site.redis_server.url()));
+        }
         if let Some(files) = setup.tls {
             settings.push(("SWITCHBOARD_TLS_CERT_FILE", files.cert_file.clone()));
             settings.push(("SWITCHBOARD_TLS_KEY_FILE", files.key_file.clone()));
@@ -125,7 +131,7 @@ impl Lab {
         let (path, pace, sink) = (dir.path(), setup.pace.unwrap_or(Pace::Drill), Sink::start().await);
         let alertmanager = Alertmanager::start(path, ip, pace, sink.address).await;
         let blackbox = Exporter::blackbox(path, ip, setup.authority).await;
-        let mut targets = vec![
+        let targets = [
             ("alertmanager", vec![alertmanager.address]),
             ("blackbox", vec![blackbox.address]),
             ("switchboard", replicas.iter().map(|replica| replica.addresses[1]).collect()),
@@ -133,26 +139,13 @@ impl Lab {
         let scheme = if setup.tls.is_some() { "https" } else { "http" };
         let ready = format!("{scheme}://{}/health/ready", balancer.address);
         target(path, "blackbox-ready", &[ready], &json!({ "__blackbox": blackbox.address.to_string() }));
-        let mut exporters = vec![blackbox];
-        if setup.exporters {
-            let database = format!("{}?sslmode=disable", site.postgres.url_over(&site.database));
-            let redis = format!("redis://{}", site.redis.address());
-            for (job, exporter) in [
-                ("postgres", Exporter::postgres(path, ip, database).await),
-                ("redis", Exporter::redis(path, ip, redis).await),
-                ("node", Exporter::node(path, ip).await),
-            ] {
-                targets.push((job, vec![exporter.address]));
-                exporters.push(exporter);
-            }
-        }
         for (job, addresses) in targets {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             target(path, job, &addresses, &json!({}));
         }
         let prometheus = Prometheus::start(path, ip, pace).await;
         prometheus.target("prometheus", &[prometheus.address.to_string()]);
-        Self { prometheus, alertmanager, sink, exporters, balancer, replicas, site, ip, dir }
+        Self { prometheus, alertmanager, sink, _blackbox: blackbox, balancer, replicas, site, ip, dir }
     }
 
     pub fn api(&self) -> Api {

@@ -30,6 +30,7 @@ mod meta;
 mod objectives;
 mod observers;
 mod outages;
+mod silence;
 mod sink;
 mod upkeep;
 
@@ -66,6 +67,9 @@ const DRILLS: &[&Drill] = &[
     &upkeep::TRACES,
     &meta::WATCHMAN,
     &meta::WATCHDOG,
+    &silence::LIFE,
+    &business::BACKLOG,
+    &business::QUIET,
 ];
 
 /// Prints what there is to run, a line of JSON each.

@@ -354,18 +354,4 @@ impl Exporter {
         let names = ["prometheus-blackbox-exporter", "blackbox_exporter"];
         Self::start(dir, ip, names, &arguments, &environment).await
     }
-
-    pub async fn postgres(dir: &Path, ip: IpAddr, database: String) -> Self {
-        let names = ["prometheus-postgres-exporter", "postgres_exporter"];
-        Self::start(dir, ip, names, &[], &[("DATA_SOURCE_NAME", database)]).await
-    }
-
-    pub async fn redis(dir: &Path, ip: IpAddr, url: String) -> Self {
-        let names = ["prometheus-redis-exporter", "redis_exporter"];
-        Self::start(dir, ip, names, &[], &[("REDIS_ADDR", url)]).await
-    }
-
-    pub async fn node(dir: &Path, ip: IpAddr) -> Self {
-        Self::start(dir, ip, ["prometheus-node-exporter", "node_exporter"], &[], &[]).await
-    }
 }

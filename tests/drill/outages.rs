@@ -195,7 +195,7 @@ pub const REDIS: Drill = Drill {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis() {
-    let mut lab = Lab::open().await;
+    let mut lab = Lab::with(Setup { redis_through_proxy: true, ..Setup::default() }).await;
     let mut run = REDIS.begin(&lab).await;
     run.breaks(&[]);
     lab.site.redis.cut().await;
