@@ -1,5 +1,6 @@
 //! The two listeners and what every answer has in common: probes, problems, headers, CORS.
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -60,6 +61,19 @@ async fn both_listeners_tell_whether_requests_may_be_sent() {
     all("/health/ready", 503, "shutting_down").await;
     all("/health/live", 200, "ok").await;
     operator.create_request(MOSCOW, "+79161234567").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn business_hours_are_told_while_they_last() {
+    const OPENED: &str = "switchboard_business_opened_timestamp_seconds";
+    // Ten o'clock on a Monday in Moscow.
+    let app = TestApp::start().await;
+    let eight = app.clock.now() - TimeDelta::hours(2);
+    assert_eq!(app.scrape().await.get(OPENED), Some(eight.timestamp() as f64));
+    app.clock.advance(TimeDelta::hours(10));
+    assert_eq!(app.scrape().await.get(OPENED), None);
+    app.clock.advance(TimeDelta::hours(12));
+    assert_eq!(app.scrape().await.get(OPENED), Some((eight + TimeDelta::days(1)).timestamp() as f64));
 }
 
 #[tokio::test(flavor = "multi_thread")]
