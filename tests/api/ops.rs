@@ -4,9 +4,9 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::auth::Role;
+use switchboard::{auth::Role, workers};
 
-use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, telephony::Call};
+use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, morning, telephony::Call};
 
 const ORIGIN: &str = "http://localhost:5173";
 
@@ -68,12 +68,13 @@ async fn business_hours_are_told_while_they_last() {
     const OPENED: &str = "switchboard_business_opened_timestamp_seconds";
     // Ten o'clock on a Monday in Moscow.
     let app = TestApp::start().await;
-    let eight = app.clock.now() - TimeDelta::hours(2);
-    assert_eq!(app.scrape().await.get(OPENED), Some(eight.timestamp() as f64));
+    let eight = morning() - TimeDelta::hours(2);
+    let told = async || app.scrape().await.get(OPENED).map(|seconds| seconds.to_string());
+    assert_eq!(told().await, Some(eight.timestamp().to_string()));
     app.clock.advance(TimeDelta::hours(10));
-    assert_eq!(app.scrape().await.get(OPENED), None);
+    assert_eq!(told().await, None);
     app.clock.advance(TimeDelta::hours(12));
-    assert_eq!(app.scrape().await.get(OPENED), Some((eight + TimeDelta::days(1)).timestamp() as f64));
+    assert_eq!(told().await, Some((eight + TimeDelta::days(1)).timestamp().to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,6 +93,15 @@ async fn a_full_pool_does_not_make_a_server_unready() {
     assert_eq!(scrape.value("db_pool_acquire_timeouts_total"), 1.0);
     assert_eq!(scrape.value("db_pool_connections{state=\"used\"}"), 1.0);
     assert_eq!(scrape.value("db_pool_max_connections"), 1.0);
+    // That calls are not worked off is seen all the same.
+    app.database
+        .execute(
+            "INSERT INTO webhook_events (provider, kind, event_key, payload, next_attempt_at, received_at)
+             VALUES ('mango', 'call', 'late', '{}', 'infinity', now())",
+        )
+        .await;
+    workers::sample_backlog(&app.app).await;
+    assert_eq!(app.scrape().await.value("switchboard_webhook_backlog{provider=\"mango\"}"), 1.0);
     drop(taken);
     operator.get("/api/v1/requests").await.expect(200);
 }
