@@ -107,13 +107,13 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	scripts/sqlx-prepare --check
 
 lint-ops: ## Check rules, dashboards, runbooks, Alertmanager, compose, collector, load tests; ARGS="compose k6"
-	@scripts/setup postgres promtool alertmanager blackbox-exporter haproxy python shellcheck
+	@scripts/setup postgres promtool alertmanager blackbox-exporter haproxy python shellcheck npm
 	cargo build --locked
 	scripts/lint-ops $(ARGS)
 	cargo test --locked --test artifacts
 
 dashboards: ## Write grafana/dashboards from grafana/src
-	@scripts/setup python
+	@scripts/setup python npm
 	scripts/dashboards
 
 audit: ## Look for known vulnerabilities in the dependencies; needs the network
@@ -144,7 +144,7 @@ sqlx: ## Write .sqlx after a query or a migration changed
 
 build-release: ## Build the optimised program, target/release/switchboard
 	@scripts/setup
-	cargo build --locked --release
+	SWITCHBOARD_REVISION=$(revision) cargo build --locked --release
 
 # What build_info shows.
 revision = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)

@@ -14,6 +14,7 @@ fn main() {
     println!("cargo::rustc-env=SWITCHBOARD_REVISION={revision}");
     println!("cargo::rustc-env=SWITCHBOARD_RUSTC={version}");
     println!("cargo::rerun-if-env-changed=SWITCHBOARD_REVISION");
+    // Not at each commit, which would compile everything anew; `make build-release` and the image say it themselves.
     println!("cargo::rerun-if-changed=.git/HEAD");
     println!("cargo::rerun-if-changed=migrations");
     // Query metadata that changed without the query text must be read again.

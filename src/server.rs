@@ -154,6 +154,10 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, AppError> 
     app.metrics.tokio_workers().set(count(runtime.num_workers()));
     app.metrics.tokio_alive_tasks().set(count(runtime.num_alive_tasks()));
     app.metrics.tokio_global_queue_depth().set(count(runtime.global_queue_depth()));
+    match app.config.business.hours.opened(app.clock.now()) {
+        Some(opened) => app.metrics.business_opened().set(opened.timestamp()),
+        None => app.metrics.forget_business_opened(),
+    }
     let text = app.metrics.render().map_err(AppError::internal)?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }

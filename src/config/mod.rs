@@ -1,6 +1,7 @@
 //! Settings: one struct a section, every default in `defaults.toml`, every value checked at start.
 //! Reading (files, environment, `*_FILE`) is in [`source`]; what a value must satisfy is here.
 
+mod hours;
 mod rate;
 mod secret;
 mod source;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 use crate::calls::providers::generic;
 
+pub use hours::BusinessHours;
 pub use rate::Rate;
 pub use secret::Secret;
 pub use source::{Origin, Settings};
@@ -69,6 +71,7 @@ pub struct Config {
     pub collector: Collector,
     pub events: Events,
     pub retention: Retention,
+    pub business: Business,
     pub telephony: Telephony,
     pub inbox: Inbox,
     pub log: Log,
@@ -143,6 +146,8 @@ sections! {
         interval_s: u64, batch_rows: u32, inbox_days: u32, sessions_days: u32, login_attempts_days: u32,
         idempotency_days: u32, audit_days: u32, personal_data_days: u32,
     }
+    /// When the company is there for its clients.
+    Business { hours: BusinessHours }
     /// What every provider has in common.
     Telephony { region: String, dedupe_window_s: u32 }
     /// The webhook worker.

@@ -45,6 +45,7 @@ fn a_wrong_setting_names_itself_and_the_fix() {
         (("DATABASE_URL", "mysql://u:hunter2@h/d"), "DATABASE_URL", "postgres://"),
         (("SWITCHBOARD_MANGO_API_KEY", "key"), "SWITCHBOARD_MANGO_API_SALT", "both"),
         (("SWITCHBOARD_PASSWORD_COST", "4"), "SWITCHBOARD_PASSWORD_COST", "between 12"),
+        (("SWITCHBOARD_BUSINESS_HOURS", "always"), "SWITCHBOARD_BUSINESS_HOURS", "Mon-Sat 08:00-20:00 Europe/Moscow"),
         (("SWITCHBOARD_TELEPHONY_REGION", "Mars"), "SWITCHBOARD_TELEPHONY_REGION", "RU"),
         (("SWITCHBOARD_HTTP_ALLOWED_ORIGINS", "http://a/b"), "SWITCHBOARD_HTTP_ALLOWED_ORIGINS", "scheme://"),
         (("SWITCHBOARD_FILES_STORE", "/var/files"), "SWITCHBOARD_FILES_STORE", "s3://bucket/prefix"),

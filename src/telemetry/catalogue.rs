@@ -291,6 +291,8 @@ catalogue! {
         "From the intake of a webhook event to its effect in the database.";
     gauge webhook_backlog = "switchboard_webhook_backlog" [zero] { provider: Provider }
         "Webhook events stored and not yet processed, over all replicas: query with max.";
+    gauge business_opened = "switchboard_business_opened_timestamp_seconds" {}
+        "When today's business hours began, unix time; absent outside of them.";
     counter recordings = "switchboard_recordings_total" [zero] { outcome: RecordingOutcome }
         "Tries to fetch a recording of a call from the provider.";
     amount revenue = "switchboard_revenue_rubles_total" { city: &DictionaryCode }
@@ -388,6 +390,11 @@ impl Vectors {
     pub fn forget_request_oldest_open(&self, status: RequestStatus) {
         // That it was not there is no error.
         let _ = self.request_oldest_open.remove_label_values(&[status.value()]);
+    }
+
+    /// Takes the series away: these are no business hours.
+    pub fn forget_business_opened(&self) {
+        let _ = self.business_opened.remove_label_values(&[] as &[&str]);
     }
 }
 

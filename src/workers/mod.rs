@@ -103,17 +103,23 @@ async fn sample(app: App) {
             () = stopped.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        // A backlog that cannot be read keeps its last value; the database's own metrics tell why.
-        if let Ok(mut db) = app.db.acquire().await
-            && let Ok(waiting) = calls::store::backlog(&mut db).await
-        {
-            for provider in Provider::ALL {
-                let count = waiting.iter().find(|(of, _)| of == provider).map_or(0, |(_, count)| *count);
-                app.metrics.webhook_backlog(*provider).set(count);
-            }
-        }
+        sample_backlog(&app).await;
         sample_backup(&app).await;
         app.check_dependencies().await;
+    }
+}
+
+/// Exports how many webhook events wait, whichever replica stored them.
+pub async fn sample_backlog(app: &App) {
+    // Over the connections that the inbox has: requests that use up the others must not hide that it stands still.
+    // A backlog that cannot be read keeps its last value; the database's own metrics tell why.
+    if let Ok(mut db) = app.reserved.acquire().await
+        && let Ok(waiting) = calls::store::backlog(&mut db).await
+    {
+        for provider in Provider::ALL {
+            let count = waiting.iter().find(|(of, _)| of == provider).map_or(0, |(_, count)| *count);
+            app.metrics.webhook_backlog(*provider).set(count);
+        }
     }
 }
 

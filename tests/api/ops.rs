@@ -1,11 +1,12 @@
 //! The two listeners and what every answer has in common: probes, problems, headers, CORS.
 
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::auth::Role;
+use switchboard::{auth::Role, workers};
 
-use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, telephony::Call};
+use crate::support::{MOSCOW, MOSCOW_LINE, TestApp, actor::Actor, eventually, morning, telephony::Call};
 
 const ORIGIN: &str = "http://localhost:5173";
 
@@ -63,6 +64,20 @@ async fn both_listeners_tell_whether_requests_may_be_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn business_hours_are_told_while_they_last() {
+    const OPENED: &str = "switchboard_business_opened_timestamp_seconds";
+    // Ten o'clock on a Monday in Moscow.
+    let app = TestApp::start().await;
+    let eight = morning() - TimeDelta::hours(2);
+    let told = async || app.scrape().await.get(OPENED).map(|seconds| seconds.to_string());
+    assert_eq!(told().await, Some(eight.timestamp().to_string()));
+    app.clock.advance(TimeDelta::hours(10));
+    assert_eq!(told().await, None);
+    app.clock.advance(TimeDelta::hours(12));
+    assert_eq!(told().await, Some((eight + TimeDelta::days(1)).timestamp().to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_does_not_make_a_server_unready() {
     let mut config = crate::support::config();
     config.database.max_connections = 1;
@@ -78,6 +93,15 @@ async fn a_full_pool_does_not_make_a_server_unready() {
     assert_eq!(scrape.value("db_pool_acquire_timeouts_total"), 1.0);
     assert_eq!(scrape.value("db_pool_connections{state=\"used\"}"), 1.0);
     assert_eq!(scrape.value("db_pool_max_connections"), 1.0);
+    // That calls are not worked off is seen all the same.
+    app.database
+        .execute(
+            "INSERT INTO webhook_events (provider, kind, event_key, payload, next_attempt_at, received_at)
+             VALUES ('mango', 'call', 'late', '{}', 'infinity', now())",
+        )
+        .await;
+    workers::sample_backlog(&app.app).await;
+    assert_eq!(app.scrape().await.value("switchboard_webhook_backlog{provider=\"mango\"}"), 1.0);
     drop(taken);
     operator.get("/api/v1/requests").await.expect(200);
 }

@@ -1,14 +1,12 @@
 //! Alertmanager's routes as far as amtool cannot tell: hours, intervals, inhibitions.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use regex::Regex;
+use chrono::{DateTime, TimeDelta, Utc, Weekday};
 use serde::Deserialize;
+use switchboard::config::BusinessHours;
 
-use crate::{
-    rules,
-    tree::{Tree, yaml},
-};
+use crate::tree::{Tree, yaml};
 
 const PATH: &str = "alertmanager/alertmanager.yml";
 
@@ -116,10 +114,11 @@ pub fn structure(tree: &Tree) -> Vec<String> {
     complaints
 }
 
-/// The hours of Alertmanager's interval are those that rules ask for.
+/// The hours of Alertmanager's interval are the server's business hours, as it has them by default.
 pub fn hours(tree: &Tree) -> Vec<String> {
-    static HOURS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"hour\(\) >= (\d+) and hour\(\) < (\d+)").unwrap());
-    static DAYS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(day_of_week\(\) >= 1\)").unwrap());
+    const DEFAULTS: &str = "src/config/defaults.toml";
+    // A Monday.
+    let midnight: DateTime<Utc> = "2026-11-23T00:00:00Z".parse().unwrap();
     let config = match read(tree) {
         Ok(config) => config,
         Err(error) => return vec![error],
@@ -127,29 +126,36 @@ pub fn hours(tree: &Tree) -> Vec<String> {
     let Some(interval) = config.time_intervals.iter().find(|interval| interval.name == "working-hours") else {
         return vec![format!("{PATH} has no interval working-hours")];
     };
-    let mut complaints = Vec::new();
     let [Times { weekdays, times }] = interval.time_intervals.as_slice() else {
         return vec![format!("{PATH}: working-hours is not one span of one week")];
     };
-    let hour = |text: &str| text.strip_suffix(":00").and_then(|hour| hour.parse::<u32>().ok());
-    let span = match times.as_slice() {
-        [Span { start_time, end_time }] => hour(start_time).zip(hour(end_time)),
-        _ => None,
+    let defaults: toml::Table = tree.text(DEFAULTS).parse().unwrap_or_default();
+    let business = defaults.get("business").and_then(|section| section.get("hours")).and_then(toml::Value::as_str);
+    let Some(Ok(business)) = business.map(str::parse::<BusinessHours>) else {
+        return vec![format!("{DEFAULTS} has no business.hours")];
     };
-    let Some((opens, closes)) = span else {
-        return vec![format!("{PATH}: working-hours is not one span of whole hours")];
+    let minute = |text: &str| {
+        let (hour, minute) = text.split_once(':')?;
+        Some(60 * hour.parse::<i64>().ok()? + minute.parse::<i64>().ok()?)
     };
-    if weekdays != &["monday:saturday"] {
-        complaints.push(format!("{PATH}: working-hours is not from Monday to Saturday, as day_of_week() >= 1 is"));
-    }
-    // Since opening, and since two hours after it, so that two hours of working time have passed.
-    for (name, from) in [("NoTraffic", opens), ("BacklogTooOld", opens + 2)] {
-        let rule = rules::alerts(tree).into_iter().find(|(_, rule)| rule.name() == name);
-        let expr = rule.map(|(_, rule)| rule.expr).unwrap_or_default();
-        let found = HOURS.captures(&expr).map(|found| (found[1].parse().unwrap_or(0), found[2].parse().unwrap_or(0)));
-        if found != Some((from, closes)) || !DAYS.is_match(&expr) {
-            complaints.push(format!("{name} asks for the hours {found:?}, working-hours says {from} to {closes}"));
-        }
-    }
-    complaints
+    let days: Vec<i64> = weekdays.iter().flat_map(|days| weekdays_of(days)).collect();
+    let spans: Vec<_> =
+        times.iter().filter_map(|span| Some(minute(&span.start_time)?..minute(&span.end_time)?)).collect();
+    // Each minute of a week.
+    let differs = (0..7 * 1440).find(|at| {
+        let working = days.contains(&(at / 1440)) && spans.iter().any(|span| span.contains(&(at % 1440)));
+        business.opened(midnight + TimeDelta::minutes(*at)).is_some() != working
+    });
+    let complaint = |at: i64| {
+        let at = (midnight + TimeDelta::minutes(at)).format("%A %H:%M UTC");
+        format!("{PATH}: working-hours and business.hours ({business}) differ on {at}")
+    };
+    differs.map(complaint).into_iter().collect()
+}
+
+/// Days since Monday of `monday:saturday`, or of one day.
+fn weekdays_of(text: &str) -> RangeInclusive<i64> {
+    let (from, until) = text.split_once(':').unwrap_or((text, text));
+    let day = |name: &str| name.parse::<Weekday>().map_or(7, |day| i64::from(day.num_days_from_monday()));
+    day(from)..=day(until)
 }

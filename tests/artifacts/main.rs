@@ -47,7 +47,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("alerts have what each needs", alerts::complete),
     ("runbooks and alerts match", alerts::runbooks),
     ("dashboards of alerts exist", alerts::dashboards),
-    ("business hours agree", alertmanager::hours),
+    ("working hours are business hours", alertmanager::hours),
     ("routes and inhibitions", alertmanager::structure),
     ("source jobs are scraped", alerts_page::scraped),
     ("every alert has a firing and a silent case", unit_tests::both),
@@ -87,7 +87,7 @@ checks! {
     alerts_are_complete = "alerts have what each needs";
     runbooks_match = "runbooks and alerts match";
     dashboards_exist = "dashboards of alerts exist";
-    hours_agree = "business hours agree";
+    hours_agree = "working hours are business hours";
     routes_and_inhibitions = "routes and inhibitions";
     sources_are_scraped = "source jobs are scraped";
     alerts_have_both_cases = "every alert has a firing and a silent case";

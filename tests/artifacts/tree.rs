@@ -43,6 +43,7 @@ const ROOTS: &[&str] = &[
     "README.md",
     "docker-compose.yml",
     "scripts/stack",
+    "src/config/defaults.toml",
     "tests/artifacts/exporters.json",
 ];
 
