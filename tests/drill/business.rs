@@ -119,7 +119,7 @@ const BROKEN: Proof = Proof {
     summary: "Promises to clients are broken (assignment)",
     says: "12 promises of assignment were broken",
     value: (11.0, 14.0),
-    ends: Ends::Case("business.yml", "SlaBreaches is silent with a few, none, and across a restart"),
+    ends: Ends::Case("long.yml", "SlaBreaches is over an hour after the promises were broken"),
     ..TICKET
 };
 
@@ -182,7 +182,7 @@ const REUSED: Proof = Proof {
     summary: "A refresh token was used twice",
     says: "1 refresh tokens were presented again",
     value: (1.0, 1.5),
-    ends: Ends::Case("business.yml", "RefreshTokenReuse fires at the first"),
+    ends: Ends::Case("long.yml", "RefreshTokenReuse is over an hour after the token was used twice"),
     ..TICKET
 };
 
