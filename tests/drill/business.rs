@@ -10,7 +10,7 @@ use crate::{
     lab::Lab,
     support::{
         MOSCOW, MOSCOW_LINE, PASSWORD,
-        actor::number,
+        actor::{Actor, number},
         site::phone,
         telephony::{Call, Event},
     },
@@ -145,27 +145,44 @@ async fn assignment() {
     let master = database.count("SELECT id FROM users WHERE login = 'master'").await;
     let mut run = ASSIGNMENT.begin(&lab).await;
     run.breaks(&[]);
-    let mut waiting = Vec::new();
-    for _ in 0..12 {
-        waiting.push(boss.waiting_request(MOSCOW, &phone()).await);
-    }
-    // Three hours pass for them.
-    let past = "interval '3 h'";
-    database.execute(&format!("UPDATE requests SET created_at = created_at - {past}")).await;
-    database
-        .execute(&format!("UPDATE sla_timers SET started_at = started_at - {past}, due_at = due_at - {past} WHERE policy = 'assignment'"))
-        .await;
-    for id in waiting {
-        boss.assign(id, master).await.expect(200);
-    }
+    assign(&lab, &boss, master, 12, "3 h").await;
     run.all_notified().await;
     run.mends(&[]);
-    for _ in 0..20 {
-        let id = boss.waiting_request(MOSCOW, &phone()).await;
-        boss.assign(id, master).await.expect(200);
-    }
+    assign(&lab, &boss, master, 16, "0 s").await;
     run.all_resolved().await;
     run.done();
+}
+
+/// So many service requests that have waited for so long are offered to a master.
+async fn assign(lab: &Lab, boss: &Actor, master: i64, count: u32, age: &str) {
+    let first = boss.waiting_request(MOSCOW, &phone()).await;
+    let others = format!(
+        "WITH callers AS (
+             INSERT INTO clients (phone_e164, created_at)
+             SELECT '+7917' || lpad(({first} * 1000 + n)::text, 7, '0'), now() FROM generate_series(2, {count}) AS n RETURNING id
+         ), others AS (
+             INSERT INTO requests (client_id, city_id, type_id, source, status, address, meeting_at, created_at, updated_at, first_response_at)
+             SELECT callers.id, city_id, type_id, source, status, address, meeting_at, now(), now(), now() FROM callers, requests
+              WHERE requests.id = {first} RETURNING id
+         )
+         INSERT INTO sla_timers (request_id, policy, started_at, due_at)
+         SELECT id, 'assignment', now(), now() + interval '2 h' FROM others"
+    );
+    let database = &lab.site.database;
+    database.execute(&others).await;
+    let ages = [
+        format!("UPDATE requests SET created_at = created_at - interval '{age}' WHERE id >= {first}"),
+        format!(
+            "UPDATE sla_timers SET started_at = started_at - interval '{age}', due_at = due_at - interval '{age}'
+              WHERE policy = 'assignment' AND request_id >= {first}"
+        ),
+    ];
+    for statement in ages {
+        database.execute(&statement).await;
+    }
+    for id in first..first + i64::from(count) {
+        boss.assign(id, master).await.expect(200);
+    }
 }
 
 const GUESSED: Proof = Proof {
