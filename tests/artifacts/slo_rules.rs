@@ -188,9 +188,19 @@ fn period(out: &mut String, statement: &Statement, slo: &Slo) {
         &[("sloth_window", &days)],
     );
     writer.record(&format!("slo:sli_bad:increase{days}"), &events(slo, &days, "increase").bad, &[]);
+    // Days since the first sample, a quarter of an hour short at most. What was before is not known, and counts as
+    // good: five minutes of the first hour are no more of a month than any other five.
+    writer.record(
+        "slo:time_period_known:days",
+        &format!("(time() - min_over_time(timestamp(slo:sli_total:rate5m{of})[{days}:15m])) / 86400"),
+        &[],
+    );
     writer.record(
         "slo:period_burn_rate:ratio",
-        &format!("slo:sli_error:ratio_rate{days}{of}\n  / {on} slo:error_budget:ratio{of}"),
+        &format!(
+            "slo:sli_error:ratio_rate{days}{of}\n  / {on} slo:error_budget:ratio{of}\n  \
+             * {on} slo:time_period_known:days{of}\n  / {on} slo:time_period:days{of}"
+        ),
         &[],
     );
     writer.record("slo:period_error_budget_remaining:ratio", &format!("1 - slo:period_burn_rate:ratio{of}"), &[]);
@@ -280,9 +290,11 @@ fn alert(out: &mut String, statement: &Statement, slo: &Slo, severity: &str) {
                  The budget burns {{{{ with query \"slo:current_burn_rate:ratio{of}\" -}}}}\n            \
                  {{{{ . | first | value | printf \"%.1f\" }}}}{{{{ else }}}}?{{{{ end }}}} times as fast as it may.\n          \
                budget: >-\n            \
-                 {{{{ with query \"slo:period_error_budget_remaining:ratio{of}\" -}}}}\n            \
+                 {{{{ with query \"clamp_min(slo:period_error_budget_remaining:ratio{of}, 0)\" -}}}}\n            \
                  {{{{ . | first | value | humanizePercentage }}}}{{{{ else }}}}An unknown part{{{{ end }}}}\n            \
-                 of the {days} days' budget{month} is left.\n            \
+                 of the {days} days' budget{month} is left\n            \
+                 {{{{- with query \"slo:time_period_known:days{of} < {nearly}\" }}}} (Prometheus knows\n            \
+                 {{{{ . | first | value | printf \"%.1f\" }}}} of the days; the others count as good){{{{ end }}}}.\n            \
                  {{{{- with query \"slo:period_error_budget_remaining:ratio{of} * {period}\n            \
                  / slo:current_burn_rate:ratio{of} > 0\" }}}}\n            \
                  At this pace it ends in {{{{ . | first | value | humanizeDuration }}}}.{{{{ end }}}}\n          \
@@ -299,5 +311,7 @@ fn alert(out: &mut String, statement: &Statement, slo: &Slo, severity: &str) {
         allowed = rounded(100.0 - slo.objective),
         days = statement.window_days,
         period = statement.window_days * 86_400,
+        // A gap of hours is not worth a sentence.
+        nearly = f64::from(statement.window_days) - 0.5,
     );
 }
