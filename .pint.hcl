@@ -1,4 +1,5 @@
-# What `pint lint` holds the rules against: all checks that need no running Prometheus. Nothing is excluded.
+# What `pint lint` holds the rules against: all checks that need no running Prometheus. Nothing is excluded but,
+# where they stand, that Watchdog always fires and that the month is a group of its own.
 parser {
   # Rule files as Prometheus reads them.
   include = ["prometheus/rules/.*[.]yml"]

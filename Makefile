@@ -160,7 +160,8 @@ secrets: ## Make the secrets of docker-compose.yml that are missing, in deploy/s
 	@scripts/secrets
 
 up: secrets ## Run all of it with Docker Compose and a made-up company: deploy/README.md
-	$(compose) up --build --detach --wait $(ARGS)
+	$(compose) --profile backup build
+	$(compose) up --detach --wait $(ARGS)
 
 down: ## Stop what `make up` started; the data stays
 	$(compose) down $(ARGS)

@@ -606,9 +606,10 @@ def annotation(name, colour, expr, title, text, tags, step="60s", enable=True):
     }
 
 
-# A version that was not there one step ago. No job is asked for: what was deployed matters on every dashboard.
+# A version that was not there in the quarter of an hour before: one that comes back after an outage was not deployed,
+# one that is gone back to was. No job is asked for: what was deployed matters on every dashboard.
 DEPLOYED = """max by (version, revision) (build_info)
-    unless max by (version, revision) (build_info offset $__interval)"""
+    unless max by (version, revision) (last_over_time(build_info[15m] offset $__interval))"""
 
 
 def annotations():

@@ -43,9 +43,11 @@ def one(slo):
 
 
 def burn(slo, window):
-    """How fast both windows of a pair burn, as a share of what raises the alert."""
-    return f"""min by (sloth_slo) (slo:sli_error:ratio_rate{window.long}{{{one(slo)}}}
-        or slo:sli_error:ratio_rate{window.short}{{{one(slo)}}})
+    """How fast both windows of a pair burn, as a share of what raises the alert; nothing where one of them has no
+    sample, as for the alert."""
+    long, short = (f"slo:sli_error:ratio_rate{span}{{{one(slo)}}}" for span in (window.long, window.short))
+    return f"""min by (sloth_slo) ((({long}) and ignoring (sloth_window) {short})
+        or (({short}) and ignoring (sloth_window) {long}))
         / on (sloth_slo) max by (sloth_slo) (slo:error_budget:ratio{{{one(slo)}}}) / {window.factor:g}"""
 
 
@@ -55,7 +57,8 @@ def make(facts):
         stat(
             f"{TITLES[slo.name]}: budget left",
             f"""What is left of the {slo.budget:.1%} that may go wrong in 30 days ({slo.promise}). Below zero the
-            promise of these 30 days is broken, and what fixes it goes before what is new.""",
+            promise of these 30 days is broken, and what fixes it goes before what is new. Days that Prometheus does not
+            know count as good.""",
             f"slo:period_error_budget_remaining:ratio{{{one(slo)}}}",
             unit="percentunit",
             w=6,
@@ -85,8 +88,9 @@ def make(facts):
         ),
         table(
             "Promise and truth",
-            """What was promised, what the last 30 days were like, and how fast the budget burns now: at 1 it would be
-            used up at the end of 30 days.""",
+            """What was promised, what the last 30 days were like, as far as they are known, and how fast the budget
+            burns now: at 1 it would be used up at the end of 30 days. For the budget, days that are not known count as
+            good.""",
             [
                 ("Objective", f"max by (sloth_slo) (slo:objective:ratio{{{OF}}})", column("percentunit", decimals=2)),
                 (
@@ -108,6 +112,11 @@ def make(facts):
                     "Burn, 30 days",
                     f"max by (sloth_slo) (slo:period_burn_rate:ratio{{{OF}}})",
                     column("none", at_most(1), decimals=2),
+                ),
+                (
+                    "Days known",
+                    f"max by (sloth_slo) (slo:time_period_known:days{{{OF}}})",
+                    column("none", decimals=1),
                 ),
             ],
             key={"sloth_slo": "SLO"},

@@ -22,6 +22,8 @@ async fn a_simulated_hour_agrees_with_the_servers_counts() {
     let calls = database.count("SELECT count(*) FROM calls").await;
     assert!(calls > 20, "{calls} calls\n{said}");
     assert_eq!(database.count("SELECT count(*) FROM webhook_events WHERE status = 'pending'").await, 0);
+    let offers = "SELECT count(*) FROM requests WHERE status = 'offered'";
+    assert_eq!(database.count(offers).await, 0, "one that times out would be counted in the next run");
     let moves = "SELECT count(*) FROM request_events WHERE actor_id IS NOT NULL AND kind = 'transition'";
     let keys = "SELECT count(*) FROM idempotency_keys WHERE status = 200";
     assert!(database.count(keys).await >= database.count(moves).await, "whoever moves something can do so again");

@@ -26,16 +26,25 @@ const HEAD: &str = "\
 groups:
 ";
 
+const PERIOD: &str = "\
+  # A month of samples is much to read every 15 s for something that changes slowly. So it is a group of its own, for
+  # which what the other recorded a moment ago is as good; pint would have both in one.
+  - name: slo-period
+    interval: 1m
+    rules:
+";
+
 /// Windows whose ratio is recorded, besides those that alerts need.
 const RECORDED: &[&str] = &["5m", "30m", "1h", "2h", "6h", "1d", "3d"];
 
 pub fn written(statement: &Statement) -> String {
     let mut out = HEAD.to_owned();
+    // One group: rules of a group are evaluated in their order, so that each sees what those before it recorded.
+    let _ = writeln!(out, "  - name: slo\n    rules:");
     for slo in &statement.slos {
-        group(&mut out, statement, slo);
+        objective(&mut out, statement, slo);
     }
-    // A month of samples is much to read every 15 s for something that changes slowly.
-    let _ = writeln!(out, "  - name: slo-period\n    interval: 1m\n    rules:");
+    out.push_str(PERIOD);
     for slo in &statement.slos {
         period(&mut out, statement, slo);
     }
@@ -49,6 +58,11 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// For the next rule, which reads what another group records.
+    fn depends_on_other_groups(&mut self) {
+        self.out.push_str("      # pint disable rule/dependency\n");
+    }
+
     fn record(&mut self, name: &str, expr: &str, labels: &[(&str, &str)]) {
         let _ = write!(self.out, "      - record: {name}\n        expr: |\n{}\n", indented(expr, 10));
         let mut all = vec![("sloth_service", self.service), ("sloth_slo", self.slo)];
@@ -63,9 +77,17 @@ fn indented(text: &str, by: usize) -> String {
     lines.join("\n")
 }
 
-/// As a regular expression that matches any of them. Braces that are no repetition stand for themselves.
-fn any_of(routes: &[String]) -> String {
-    routes.iter().map(|route| route.replace('.', "[.]").replace('*', "[*]")).collect::<Vec<_>>().join("|")
+/// A matcher of any of these routes, or of none of them. Braces that are no repetition stand for themselves.
+fn route_matcher(is: bool, routes: &[String]) -> String {
+    match (routes, is) {
+        ([route], true) => format!(r#"http_route="{route}""#),
+        ([route], false) => format!(r#"http_route!="{route}""#),
+        _ => {
+            let routes: Vec<String> =
+                routes.iter().map(|route| route.replace('.', "[.]").replace('*', "[*]")).collect();
+            format!(r#"http_route{}~"{}""#, if is { "=" } else { "!" }, routes.join("|"))
+        }
+    }
 }
 
 /// The selector of an objective's requests, in lines that are not too long.
@@ -73,12 +95,12 @@ fn requests(statement: &Statement, slo: &Slo, suffix: &str, more: &[&str]) -> St
     let mut matchers = vec![r#"job="switchboard""#.to_owned()];
     if slo.routes.is_empty() {
         // Several matchers on one label hold together; one expression of all routes would be a line nobody reads.
-        matchers.push(format!(r#"http_route!~"{}""#, any_of(&statement.not_requests)));
+        matchers.push(route_matcher(false, &statement.not_requests));
         for routes in slo.exclude_routes.chunks(2) {
-            matchers.push(format!(r#"http_route!~"{}""#, any_of(routes)));
+            matchers.push(route_matcher(false, routes));
         }
     } else {
-        matchers.push(format!(r#"http_route=~"{}""#, any_of(&slo.routes)));
+        matchers.push(route_matcher(true, &slo.routes));
     }
     matchers.extend(more.iter().map(|matcher| (*matcher).to_owned()));
     format!("http_server_request_duration_seconds_{suffix}{{\n  {}\n}}", matchers.join(",\n  "))
@@ -113,9 +135,8 @@ fn events(slo: &Slo, window: &str, function: &str) -> Events {
     }
 }
 
-fn group(out: &mut String, statement: &Statement, slo: &Slo) {
-    let _ = writeln!(out, "  # {}", slo.description.replace("; ", ";\n  # "));
-    let _ = writeln!(out, "  - name: slo-{}\n    rules:", slo.name);
+fn objective(out: &mut String, statement: &Statement, slo: &Slo) {
+    let _ = writeln!(out, "      # {}", slo.description.replace("; ", ";\n      # "));
     let mut writer = Writer { out, service: &statement.service, slo: &slo.name };
     if slo.probe_job.is_none() {
         instances(&mut writer, statement, slo);
@@ -180,6 +201,7 @@ fn period(out: &mut String, statement: &Statement, slo: &Slo) {
     let mut writer = Writer { out, service: &statement.service, slo: &slo.name };
     let of = format!("{{sloth_slo=\"{}\"}}", slo.name);
     let on = "on (sloth_service, sloth_slo)";
+    writer.depends_on_other_groups();
     writer.record(
         &format!("slo:sli_error:ratio_rate{days}"),
         &format!(
@@ -187,10 +209,22 @@ fn period(out: &mut String, statement: &Statement, slo: &Slo) {
         ),
         &[("sloth_window", &days)],
     );
+    writer.depends_on_other_groups();
     writer.record(&format!("slo:sli_bad:increase{days}"), &events(slo, &days, "increase").bad, &[]);
+    // Days since the first sample, a quarter of an hour short at most. What was before is not known, and counts as
+    // good: five minutes of the first hour are no more of a month than any other five.
+    writer.depends_on_other_groups();
+    writer.record(
+        "slo:time_period_known:days",
+        &format!("(time() - min_over_time(timestamp(slo:sli_total:rate5m{of})[{days}:15m])) / 86400"),
+        &[],
+    );
     writer.record(
         "slo:period_burn_rate:ratio",
-        &format!("slo:sli_error:ratio_rate{days}{of}\n  / {on} slo:error_budget:ratio{of}"),
+        &format!(
+            "slo:sli_error:ratio_rate{days}{of}\n  / {on} slo:error_budget:ratio{of}\n  \
+             * {on} slo:time_period_known:days{of}\n  / {on} slo:time_period:days{of}"
+        ),
         &[],
     );
     writer.record("slo:period_error_budget_remaining:ratio", &format!("1 - slo:period_burn_rate:ratio{of}"), &[]);
@@ -280,9 +314,11 @@ fn alert(out: &mut String, statement: &Statement, slo: &Slo, severity: &str) {
                  The budget burns {{{{ with query \"slo:current_burn_rate:ratio{of}\" -}}}}\n            \
                  {{{{ . | first | value | printf \"%.1f\" }}}}{{{{ else }}}}?{{{{ end }}}} times as fast as it may.\n          \
                budget: >-\n            \
-                 {{{{ with query \"slo:period_error_budget_remaining:ratio{of}\" -}}}}\n            \
+                 {{{{ with query \"clamp_min(slo:period_error_budget_remaining:ratio{of}, 0)\" -}}}}\n            \
                  {{{{ . | first | value | humanizePercentage }}}}{{{{ else }}}}An unknown part{{{{ end }}}}\n            \
-                 of the {days} days' budget{month} is left.\n            \
+                 of the {days} days' budget{month} is left\n            \
+                 {{{{- with query \"slo:time_period_known:days{of} < {nearly}\" }}}} (Prometheus knows\n            \
+                 {{{{ . | first | value | printf \"%.1f\" }}}} of the days; the others count as good){{{{ end }}}}.\n            \
                  {{{{- with query \"slo:period_error_budget_remaining:ratio{of} * {period}\n            \
                  / slo:current_burn_rate:ratio{of} > 0\" }}}}\n            \
                  At this pace it ends in {{{{ . | first | value | humanizeDuration }}}}.{{{{ end }}}}\n          \
@@ -299,5 +335,7 @@ fn alert(out: &mut String, statement: &Statement, slo: &Slo, severity: &str) {
         allowed = rounded(100.0 - slo.objective),
         days = statement.window_days,
         period = statement.window_days * 86_400,
+        // A gap of hours is not worth a sentence.
+        nearly = f64::from(statement.window_days) - 0.5,
     );
 }

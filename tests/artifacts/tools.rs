@@ -170,3 +170,40 @@ fn messages_stand_alone() {
         assert_eq!(title.unwrap().trim(), format!("{begins} ErrorsBudgetBurnPage: Requests fail"));
     }
 }
+
+/// A message about two replicas of which one is back: the title is about the other, and each says which it is.
+#[test]
+fn messages_tell_what_fires_from_what_is_over() {
+    let scratch = Scratch::new("group");
+    let data = scratch.0.join("data.json");
+    let alert = |instance: &str, status: &str| {
+        serde_json::json!({
+            "status": status,
+            "labels": { "alertname": "ReplicaDown", "severity": "ticket", "instance": instance },
+            "annotations": { "summary": format!("The replica {instance} does not answer") },
+            "startsAt": "2026-11-23T03:04:05Z", "endsAt": "2026-11-23T03:24:05Z"
+        })
+    };
+    let message = serde_json::json!({
+        "receiver": "tickets", "status": "firing", "alerts": [alert("a", "resolved"), alert("b", "firing")],
+        "groupLabels": { "alertname": "ReplicaDown" }, "commonLabels": { "severity": "ticket" },
+        "commonAnnotations": {}, "externalURL": "http://alertmanager"
+    });
+    fs::write(&data, message.to_string()).unwrap();
+    let render = |template: &str| {
+        let said = amtool(&[
+            "template",
+            "render",
+            "--template.glob=alertmanager/templates/*.tmpl",
+            &format!("--template.text={{{{ template \"switchboard.{template}\" . }}}}"),
+            &format!("--template.data={}", data.display()),
+        ]);
+        said.unwrap()
+    };
+    assert_eq!(render("title").trim(), "TICKET ReplicaDown: The replica b does not answer");
+    for template in ["text", "telegram", "html"] {
+        let said = render(template);
+        assert!(said.contains("Over: The replica a does not answer"), "{template}:\n{said}");
+        assert!(said.contains("The replica b") && !said.contains("Over: The replica b"), "{template}:\n{said}");
+    }
+}

@@ -16,6 +16,8 @@ pub struct File {
     pub rule_files: Vec<String>,
     #[serde(rename = "evaluation_interval")]
     _evaluation_interval: String,
+    #[serde(default, rename = "group_eval_order")]
+    _group_eval_order: Vec<String>,
     pub tests: Vec<Test>,
 }
 

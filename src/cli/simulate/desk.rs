@@ -82,6 +82,24 @@ pub async fn work(world: Arc<World>, person: Person) {
     }
 }
 
+/// Takes back, in the evening, the offers that no master will answer any more: left alone they would time out a quarter
+/// of an hour later, among the figures of whoever plays the next day.
+pub async fn take_back_offers(world: &World) {
+    for card in list(world, &world.admin, Status::Offered.as_str()).await {
+        let path = format!("/requests/{}", card.id);
+        let Some((open, etag)) = world.admin.get::<Card>(&path).await else { continue };
+        if open.status != Status::Offered {
+            continue;
+        }
+        let (path, body) = (format!("{path}/transitions"), json!({ "to": Status::Waiting }));
+        let Some(answer) = world.admin.ask(Method::POST, &path, Some(&body), etag.as_deref()).await else { continue };
+        match answer.read::<Card>() {
+            Ok(after) => settle(world, &open, &after),
+            Err(error) => world.tally.error(format!("POST {path}: {error}")),
+        }
+    }
+}
+
 /// Makes the next step of a service request, and those after it that are due at once; `false` when
 /// there was none to make.
 async fn work_on(world: &World, person: &Person, desks: &[Desk], mut card: Card) -> bool {

@@ -127,6 +127,7 @@ pub async fn play(scene: &Scene<'_>) -> anyhow::Result<Arc<World>> {
             tally.error(format!("the simulator failed: {error}"));
         }
     }
+    desk::take_back_offers(&world).await;
     clock.abort_all();
     bar.finish_and_clear();
     Ok(world)
