@@ -15,7 +15,7 @@ const UNEVALUATED: Proof = Proof {
     alert: "RuleEvaluationFailures",
     fault: "a target exposes a series that a rule records",
     summary: "Rules cannot be evaluated",
-    says: "slo-errors failed within 5 minutes",
+    says: "rules/slo.yml;slo",
     value: (0.1, 1_000.0),
     ..TICKET
 };

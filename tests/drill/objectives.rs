@@ -249,8 +249,8 @@ pub const BUDGET: Drill = Drill {
         fault: "of 30 days, all requests of seven hours and a half failed, 30 days ago (back-filled)",
         labels: &[("slo", "errors")],
         summary: "The error budget of errors is used up",
-        says: "so the objective is missed",
-        value: (-0.1, 1.1),
+        says: "of the 30 days' budget of errors is used",
+        value: (1.0, 1.1),
         ..TICKET
     }],
     along: &[],

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    drill::Drill,
+    drill::{Along, Drill},
     faults::Hold,
     lab::{Lab, Setup},
     observers::Pace,
@@ -20,9 +20,15 @@ use crate::{
     },
 };
 
-pub const LIFE: Drill = Drill { test: "silence::life", minutes: 15, proves: &[], along: &[], inhibits: &[] };
+pub const LIFE: Drill = Drill {
+    test: "silence::life",
+    minutes: 15,
+    proves: &[],
+    along: &[Along::Pends("ApiMetricsAbsent", "it waits, in a Prometheus that begins, for the first look")],
+    inhibits: &[],
+};
 
-const RATE: u32 = 8;
+const RATE: u32 = 4;
 const SPELL: Duration = Duration::from_mins(3);
 
 #[tokio::test(flavor = "multi_thread")]
