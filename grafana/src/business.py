@@ -316,10 +316,22 @@ def make(facts):
                 )
             ],
             unit="s",
-            w=24,
+            w=18,
             h=6,
             thresholds=limit(facts.alert("CollectorStale")),
             runbooks=["CollectorStale"],
+        ),
+        stat(
+            "Open since",
+            """How long ago today's business hours began. Alerts about calls that do not come and clients who wait for an
+            answer ask in this time only.""",
+            "time() - max(switchboard_business_opened_timestamp_seconds{@})",
+            unit="s",
+            w=6,
+            h=6,
+            graph=False,
+            none="closed",
+            runbooks=["NoTraffic", "BacklogTooOld"],
         ),
     ]
     return dashboard(
