@@ -117,7 +117,7 @@ const BROKEN: Proof = Proof {
     fault: "so the promise of assignment is broken 12 times",
     labels: &[("slo", "none"), ("policy", "assignment")],
     summary: "Promises to clients are broken (assignment)",
-    says: "12 promises of assignment were broken",
+    says: "promises of assignment were broken",
     value: (11.0, 14.0),
     ends: Ends::Case("long.yml", "SlaBreaches is over an hour after the promises were broken"),
     ..TICKET

@@ -43,7 +43,7 @@ pub const POOL: Drill =
 #[tokio::test(flavor = "multi_thread")]
 async fn pool() {
     // Who waits for a lock does so for a third of this, longer than who waits for a connection.
-    let settings = vec![("SWITCHBOARD_DATABASE_QUERY_TIMEOUT_MS", "6000".to_owned())];
+    let settings = vec![("SWITCHBOARD_DATABASE_QUERY_TIMEOUT_MS", "12000".to_owned())];
     let lab = Lab::with(Setup { settings, ..Setup::default() }).await;
     let boss = lab.boss().await;
     let id = boss.create_request(MOSCOW, "+79161234567").await["id"].as_i64().unwrap();
