@@ -62,7 +62,7 @@ pub const PAGE: Proof = Proof {
 pub const TICKET: Proof = Proof { receiver: "tickets", ..PAGE };
 
 /// What may be pending in any lab: ten of them share the machine, and who waits for a core is late.
-const SHARED: &[&str] = &["EventLoopLag", "RedisFallbackActive"];
+pub const SHARED: &[&str] = &["EventLoopLag", "RedisFallbackActive"];
 
 /// An alert that the fault raises besides, with the reason.
 #[derive(Clone, Copy, Debug)]
