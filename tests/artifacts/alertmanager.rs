@@ -67,6 +67,45 @@ fn read(tree: &Tree) -> Result<Config, String> {
     yaml(PATH, tree.text(PATH))
 }
 
+/// Where some alerts go, and when.
+#[derive(Debug, PartialEq)]
+struct Way<'a> {
+    receiver: &'a str,
+    matcher: &'a str,
+    /// Before the first message of a group, between two of it, and between two of the same.
+    times: [&'a str; 3],
+    hours: &'a str,
+}
+
+impl<'a> Way<'a> {
+    fn of(route: &'a Route, root: &'a Route) -> Self {
+        let one = |list: &'a [String]| match list {
+            [only] => only.as_str(),
+            [] => "",
+            _ => "several",
+        };
+        let own = |of: fn(&Route) -> Option<&str>| of(route).or_else(|| of(root)).unwrap_or_default();
+        Self {
+            receiver: &route.receiver,
+            matcher: one(&route.matchers),
+            times: [
+                own(|route| route.group_wait.as_deref()),
+                own(|route| route.group_interval.as_deref()),
+                own(|route| route.repeat_interval.as_deref()),
+            ],
+            hours: one(&route.active_time_intervals),
+        }
+    }
+}
+
+/// Its name, the address of its one webhook, and whether it is told what is over.
+fn receiver(receiver: &BTreeMap<String, serde_json::Value>) -> (&str, &str, bool) {
+    let name = receiver.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+    let hooks = receiver.get("webhook_configs").and_then(|hooks| hooks.as_array()).map_or(&[][..], Vec::as_slice);
+    let [hook] = hooks else { return (name, "", false) };
+    (name, hook["url"].as_str().unwrap_or_default(), hook["send_resolved"] != false)
+}
+
 /// Tickets in working hours, pages at any hour and soon, the Watchdog on its own; and a page silences no page.
 pub fn structure(tree: &Tree) -> Vec<String> {
     let config = match read(tree) {
@@ -80,26 +119,41 @@ pub fn structure(tree: &Tree) -> Vec<String> {
         }
     };
     let root = &config.route;
-    let route = |receiver: &str| root.routes.iter().find(|route| route.receiver == receiver);
     expect(root.receiver == "pages", "what no route knows goes to the pages");
     expect(root.group_by == ["alertname", "slo"], "grouped by alertname and slo");
+    expect(root.matchers.is_empty() && root.active_time_intervals.is_empty(), "the root is for all alerts at any hour");
     expect(root.routes.iter().all(|route| route.routes.is_empty()), "routes are one level deep, as these checks are");
-    let matchers = |receiver: &str| route(receiver).map(|route| route.matchers.clone()).unwrap_or_default();
-    expect(matchers("dead-mans-switch") == ["alertname = Watchdog"], "the Watchdog has a route of its own");
-    expect(matchers("pages") == ["severity = page"], "pages have a route");
-    expect(matchers("tickets") == ["severity = ticket"], "tickets have a route");
-    let hours = |receiver: &str| route(receiver).map(|route| route.active_time_intervals.clone()).unwrap_or_default();
-    expect(hours("tickets") == ["working-hours"], "tickets come in working hours");
-    expect(hours("pages").is_empty() && root.active_time_intervals.is_empty(), "pages come at any hour");
-    expect(hours("dead-mans-switch").is_empty(), "the Watchdog comes at any hour");
-    let wait = route("pages").and_then(|route| route.group_wait.clone()).or_else(|| root.group_wait.clone());
-    expect(wait.as_deref() == Some("10s"), "pages wait 10 s for others of their group");
-    let timed = route("dead-mans-switch").is_some_and(|route| {
-        route.group_interval.as_deref() == Some("30s") && route.repeat_interval.as_deref() == Some("1m")
-    });
-    expect(timed, "the Watchdog is repeated every minute or so");
-    let own: Vec<&str> = config.receivers.iter().filter_map(|receiver| receiver["name"].as_str()).collect();
-    expect(own == ["pages", "tickets", "dead-mans-switch"], "three receivers");
+    // The Watchdog comes first: no other route must take it. Pages come at any hour, tickets in working hours.
+    let routes: Vec<Way<'_>> = root.routes.iter().map(|route| Way::of(route, root)).collect();
+    expect(
+        routes
+            == [
+                Way {
+                    receiver: "dead-mans-switch",
+                    matcher: "alertname = Watchdog",
+                    times: ["0s", "30s", "1m"],
+                    hours: "",
+                },
+                Way { receiver: "pages", matcher: "severity = page", times: ["10s", "5m", "1h"], hours: "" },
+                Way {
+                    receiver: "tickets",
+                    matcher: "severity = ticket",
+                    times: ["1m", "5m", "1d"],
+                    hours: "working-hours",
+                },
+            ],
+        "the Watchdog, pages and tickets each have their way",
+    );
+    let receivers: Vec<(&str, &str, bool)> = config.receivers.iter().map(receiver).collect();
+    expect(
+        receivers
+            == [
+                ("pages", "http://127.0.0.1:9099/pages", true),
+                ("tickets", "http://127.0.0.1:9099/tickets", true),
+                ("dead-mans-switch", "http://127.0.0.1:9099/watchdog", false),
+            ],
+        "three receivers, each with an address of its own; all but the last are told what is over",
+    );
     let strings = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<String>>();
     let inhibition = |source: &[&str], equal: &[&str]| Inhibition {
         source_matchers: strings(source),

@@ -37,6 +37,7 @@ type Check = fn(&Tree) -> Vec<String>;
 const CHECKS: &[(&str, Check)] = &[
     ("every query parses", queries::parse),
     ("metrics, labels and values in queries exist", queries::resolve),
+    ("rules say whose series they mean", queries::scoped),
     ("every declared metric is used", catalogue::used),
     ("metrics named in documents exist", catalogue::documents),
     ("docs/METRICS.md is current", catalogue::page),
@@ -77,6 +78,7 @@ macro_rules! checks {
 checks! {
     queries_parse = "every query parses";
     queries_resolve = "metrics, labels and values in queries exist";
+    rules_are_scoped = "rules say whose series they mean";
     catalogue_is_used = "every declared metric is used";
     documents_name_what_exists = "metrics named in documents exist";
     metrics_page_is_current = "docs/METRICS.md is current";
