@@ -38,7 +38,7 @@ pub fn current(tree: &Tree) -> Vec<String> {
     }
 }
 
-fn written(tree: &Tree, all: &[(String, Rule)]) -> String {
+pub fn written(tree: &Tree, all: &[(String, Rule)]) -> String {
     let sources = Sources::of(tree, all);
     let mut out = HEAD.to_owned();
     out.push_str("| alert | severity | objective | owner | threshold | for | source | says |\n");

@@ -18,6 +18,7 @@ mod alerts_page;
 mod catalogue;
 mod delivery;
 mod exporters;
+mod mutants;
 mod promql;
 mod queries;
 mod renames;
