@@ -3,7 +3,7 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults drill security fuzz-api mutants lint lint-ops dashboards audit \
+.PHONY: help run simulate stack smoke load load-watched backup restore test scale faults drill truth panels mutants-ops security fuzz-api mutants lint lint-ops dashboards audit \
     coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
@@ -77,6 +77,19 @@ drill: ## Make every alert fire, reach its receiver and resolve; keeps the table
 	cargo build --locked
 	scripts/drill $(ALERT)
 
+truth: ## Count 100,000 requests on both sides, and the series that a flood of made-up ones makes
+	@scripts/setup postgres redis
+	cargo test --locked --test truth -- --nocapture --test-threads=1
+
+panels: ## Ask every query of every panel of a real Prometheus, after k6's journey and during faults
+	@scripts/setup postgres redis python promtool alertmanager blackbox-exporter node-exporter postgres-exporter redis-exporter
+	cargo build --locked
+	scripts/panels $(ARGS)
+
+mutants-ops: ## Break rules, objectives, routes and dashboards one by one, and list who noticed
+	@scripts/setup promtool python
+	cargo test --locked --test artifacts -- --ignored --nocapture mutants
+
 security: ## Run every test that docs/SECURITY.md names; prints item, test, result
 	@scripts/setup postgres redis promtool python cargo-deny
 	cargo build --locked
@@ -102,7 +115,7 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale --test security --test faults --test drill --test artifacts -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security --test faults --test drill --test truth --test artifacts -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 
