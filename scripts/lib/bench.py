@@ -18,7 +18,7 @@ def build(name):
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json-render-diagnostics", "--test", name]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     messages = (json.loads(line) for line in built.splitlines())
-    return next(message["executable"] for message in messages if message.get("executable") and message["profile"]["test"])
+    return next(made["executable"] for made in messages if made.get("executable") and made["profile"]["test"])
 
 
 def start(executable, test, rows, **options):
@@ -35,7 +35,8 @@ def start(executable, test, rows, **options):
 def machine():
     cores, memory = os.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     today = datetime.date.today().isoformat()
-    return f"Measured on {today}: {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, debug build, everything on one machine."
+    kind = f"{platform.system()} {platform.machine()}"
+    return f"Measured on {today}: {cores} cores, {memory:.0f} GiB, {kind}, debug build, everything on one machine."
 
 
 def table(heads, rows):

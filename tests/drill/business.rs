@@ -137,7 +137,8 @@ async fn assignment() {
                  INSERT INTO users (login, password_hash, name, role, created_at)
                  SELECT 'master', password_hash, 'Master', 'master', now() FROM users RETURNING id
              ), placed AS (
-                 INSERT INTO user_cities (user_id, city_id) SELECT master.id, cities.id FROM master, cities WHERE code = '{MOSCOW}'
+                 INSERT INTO user_cities (user_id, city_id)
+                 SELECT master.id, cities.id FROM master, cities WHERE code = '{MOSCOW}'
              )
              INSERT INTO master_profiles (user_id, share) SELECT id, 0.5 FROM master"
         ))
@@ -160,10 +161,13 @@ async fn assign(lab: &Lab, boss: &Actor, master: i64, count: u32, age: &str) {
     let others = format!(
         "WITH callers AS (
              INSERT INTO clients (phone_e164, created_at)
-             SELECT '+7917' || lpad(({first} * 1000 + n)::text, 7, '0'), now() FROM generate_series(2, {count}) AS n RETURNING id
+             SELECT '+7917' || lpad(({first} * 1000 + n)::text, 7, '0'), now() FROM generate_series(2, {count}) AS n
+             RETURNING id
          ), others AS (
-             INSERT INTO requests (client_id, city_id, type_id, source, status, address, meeting_at, created_at, updated_at, first_response_at)
-             SELECT callers.id, city_id, type_id, source, status, address, meeting_at, now(), now(), now() FROM callers, requests
+             INSERT INTO requests (client_id, city_id, type_id, source, status, address, meeting_at,
+                                   created_at, updated_at, first_response_at)
+             SELECT callers.id, city_id, type_id, source, status, address, meeting_at, now(), now(), now()
+               FROM callers, requests
               WHERE requests.id = {first} RETURNING id
          )
          INSERT INTO sla_timers (request_id, policy, started_at, due_at)

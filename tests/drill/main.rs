@@ -2,7 +2,8 @@
 //! said which promtool case shows that it does.
 //!
 //! `make drill` runs it, each drill in a process of its own and several at once, and keeps the table in docs/DRILL.md.
-//! All faults come from outside the program: proxies, signals, locks, certificates, a full disk. It has no switch for any.
+//! All faults come from outside the program: proxies, signals, locks, certificates, a full disk. It has no switch for
+//! any of them.
 
 #![allow(
     clippy::unwrap_used,

@@ -33,7 +33,9 @@ pub const WATCHMAN: Drill =
     Drill { test: "meta::watchman", minutes: 13, proves: &[UNEVALUATED, UNSENT], along: &[], inhibits: &[] };
 
 /// The same as slo.yml records, so that it is there twice.
-const CLASH: &str = "# TYPE slo:error_budget:ratio gauge\nslo:error_budget:ratio{sloth_service=\"switchboard\",sloth_slo=\"errors\"} 0.01\n";
+const CLASH: &str = "# TYPE slo:error_budget:ratio gauge
+slo:error_budget:ratio{sloth_service=\"switchboard\",sloth_slo=\"errors\"} 0.01
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchman() {

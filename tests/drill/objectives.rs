@@ -1,13 +1,14 @@
 //! The budgets of the objectives burn: how fast, and how long, decides who is told.
 //!
 //! The floors on bad events make the difference between a page that is over soon and one that looks back six hours
-//! (10 and 20 of requests, 4 and 9 of probes), so each fault breaks as many as it says and no more. Where a ratio has to
-//! fall, good answers make it: those that cost the server least, to people who are not signed in.
+//! (10 and 20 of requests, 4 and 9 of probes), so each fault breaks as many as it says and no more. Where a ratio has
+//! to fall, good answers make it: those that cost the server least, to people who are not signed in.
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use std::time::Duration;
 use switchboard::clock::Clock;
 
 use crate::{

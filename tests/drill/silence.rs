@@ -1,6 +1,6 @@
 //! What must raise nothing: a cold start, healthy load, a rolling restart, one error, a quiet spell, and a Prometheus
-//! that begins anew over servers that have a past. With intervals as they ship. That each may last longer than any alert
-//! waits is a case of prometheus/tests/silence.yml.
+//! that begins anew over servers that have a past. With intervals as they ship. That each may last longer than any
+//! alert waits is a case of prometheus/tests/silence.yml.
 
 use std::{fs, time::Duration};
 
@@ -37,7 +37,7 @@ async fn life() {
     let mut lab = Lab::with(Setup { pace: Some(Pace::Production), settings, ..Setup::default() }).await;
     let run = LIFE.attend(&lab);
     lab.peace().await;
-    run.tell("nothing during a cold start");
+    run.tell("nothing fires during a cold start");
 
     let boss = lab.boss().await;
     let at = lab.replicas.each_ref().map(|replica| boss.at(&replica.base()));
@@ -85,6 +85,6 @@ async fn life() {
     lab.prometheus.resume().await;
     sleep(SPELL).await;
     lab.peace().await;
-    run.tell("nothing in a Prometheus that begins anew");
+    run.tell("nothing fires in a Prometheus that begins anew");
     run.done();
 }
