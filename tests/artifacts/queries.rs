@@ -485,17 +485,19 @@ pub fn resolve(tree: &Tree) -> Vec<String> {
     complaints
 }
 
-/// Every selector of a rule says whose series it means: another job may have a metric of the same name.
+/// Every selector of a rule says whose series it means: another job may have a metric of the same name. One of alerts
+/// says which alert.
 pub fn scoped(tree: &Tree) -> Vec<String> {
     let records = Names::of(tree).records;
     let mut complaints = Vec::new();
     for (path, rule) in rules::all(tree).unwrap_or_default() {
         let Ok(expr) = promql::parse(&rule.expr) else { continue };
         let loose = promql::selectors(&expr).into_iter().filter(|selector| {
-            let is_job = |matcher: &Matcher| matcher.label == "job" && matcher.is_positive && !matcher.is_regex;
-            !records.contains_key(&selector.metric) && !selector.matchers.iter().any(is_job)
+            let wanted = if selector.metric == "ALERTS" { "alertname" } else { "job" };
+            let says = |matcher: &Matcher| matcher.label == wanted && matcher.is_positive && !matcher.is_regex;
+            !records.contains_key(&selector.metric) && !selector.matchers.iter().any(says)
         });
-        complaints.extend(loose.map(|selector| format!("{path}: {}: {} of which job?", rule.name(), selector.metric)));
+        complaints.extend(loose.map(|selector| format!("{path}: {}: {} of which?", rule.name(), selector.metric)));
     }
     complaints
 }

@@ -75,11 +75,16 @@ struct Question {
 impl Question {
     /// One rule by itself is evaluated in no time.
     fn of_alert(tree: &Tree, name: &str) -> Self {
-        let rules = groups(tree).into_iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default());
-        let rule = rules.into_iter().find(|rule| rule["alert"] == name).unwrap();
+        let all: Vec<Value> =
+            groups(tree).into_iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect();
+        let rule = all.iter().find(|rule| rule["alert"] == name).cloned().unwrap();
         let needs_records = rule["expr"].as_str().is_some_and(|expr| expr.contains("slo:"));
         let records = groups(tree).into_iter().filter(|group| needs_records && is_of_objectives(group));
-        let own = json!({ "name": "broken", "rules": [rule] });
+        // What asks whether rules have been evaluated asks for the alert that always fires.
+        let needs_watchdog = rule["expr"].as_str().is_some_and(|expr| expr.contains("ALERTS"));
+        let watchdog = all.iter().find(|rule| needs_watchdog && rule["alert"] == "Watchdog");
+        let rules: Vec<&Value> = watchdog.into_iter().chain([&rule]).collect();
+        let own = json!({ "name": "broken", "rules": rules });
         Self { groups: records.chain([own]).collect(), about: vec![format!("alertname=\"{name}\"")] }
     }
 
