@@ -1,5 +1,7 @@
 //! What the call centre would notice: calls, the people who work on them, and who tries to get in.
 
+use std::fmt::Write;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use switchboard::clock::Clock;
@@ -295,11 +297,11 @@ async fn quiet() {
     for (calls, at) in (now - WEEK - 1_800..now - WEEK + 1_800).step_by(15).enumerate() {
         let series =
             "switchboard_calls_total{job=\"switchboard\",instance=\"past\",direction=\"incoming\",result=\"answered\"}";
-        past += &format!("{series} {} {at}\n", calls / 2);
+        writeln!(past, "{series} {} {at}", calls / 2).unwrap();
     }
     past += "# TYPE up gauge\n";
     for at in (now - 3_600..now - 600).step_by(15) {
-        past += &format!("up{{job=\"switchboard\",instance=\"past\"}} 1 {at}\n");
+        writeln!(past, "up{{job=\"switchboard\",instance=\"past\"}} 1 {at}").unwrap();
     }
     past += "# EOF\n";
     run.breaks(&[]);

@@ -4,7 +4,7 @@
 //! (10 and 20 of requests, 4 and 9 of probes), so each fault breaks as many as it says and no more. Where a ratio has
 //! to fall, good answers make it: those that cost the server least, to people who are not signed in.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -14,7 +14,7 @@ use switchboard::clock::Clock;
 use crate::{
     drill::{Drill, PAGE, Proof, TICKET},
     faults::{Hold, Ongoing, answered},
-    lab::Lab,
+    lab::{Lab, Replica},
     support::{
         MOSCOW,
         actor::{Actor, number},
@@ -84,7 +84,7 @@ async fn availability_long() {
     for at in (now - 3 * 86_400..now - 600).step_by(15) {
         let answered = u8::from(!outage.contains(&at));
         let ready = "job=\"blackbox-ready\",instance=\"http://past/health/ready\"";
-        samples += &format!("probe_success{{{ready}}} {answered} {at}\n");
+        writeln!(samples, "probe_success{{{ready}}} {answered} {at}").unwrap();
     }
     samples += "# EOF\n";
     run.breaks(&[]);
@@ -97,13 +97,13 @@ async fn availability_long() {
 
 /// Answers to people who are not signed in.
 async fn cheap(lab: &Lab, count: usize) {
-    let bases = lab.replicas.each_ref().map(|replica| replica.base());
+    let bases = lab.replicas.each_ref().map(Replica::base);
     answered(401, count, move |client, n| client.get(format!("{}/api/v1/requests", bases[n % 2]))).await;
 }
 
 /// Sign-ins that name nobody.
 async fn empty_sign_ins(lab: &Lab, count: usize) {
-    let bases = lab.replicas.each_ref().map(|replica| replica.base());
+    let bases = lab.replicas.each_ref().map(Replica::base);
     let body = json!({});
     answered(422, count, move |client, n| client.post(format!("{}/api/v1/auth/login", bases[n % 2])).json(&body)).await;
 }
@@ -177,7 +177,7 @@ async fn pages() {
     run.mends(&[ERRORS.alert]);
     run.all_notified().await;
     // It ends because answers are good again, and not for want of any.
-    let (lists, bases) = (boss.at(&lab.replicas[0].base()), lab.replicas.each_ref().map(|replica| replica.base()));
+    let (lists, bases) = (boss.at(&lab.replicas[0].base()), lab.replicas.each_ref().map(Replica::base));
     let _life = Ongoing::start(async move {
         loop {
             lists.send(lists.request(Method::GET, "/api/v1/auth/me")).await.expect(200);
@@ -272,18 +272,20 @@ async fn budget() {
     // Until the lab was opened.
     let days = || (now - WINDOW - 3_600..now - 600).step_by(STEP as usize);
     for at in days() {
-        past += &format!("slo:sli_total:rate5m{{{slo}}} 1 {at}\n");
+        writeln!(past, "slo:sli_total:rate5m{{{slo}}} 1 {at}").unwrap();
     }
     past += "# TYPE slo:sli_bad:rate5m gauge\n";
     for at in days() {
-        past += &format!("slo:sli_bad:rate5m{{{slo}}} {} {at}\n", u8::from(at < now - WINDOW + BAD));
+        writeln!(past, "slo:sli_bad:rate5m{{{slo}}} {} {at}", u8::from(at < now - WINDOW + BAD)).unwrap();
     }
     past += "# TYPE instance:slo_bad_events:total gauge\n";
     for at in days().take_while(|at| *at < now - WINDOW + BAD) {
-        past += &format!(
-            "instance:slo_bad_events:total{{{slo},job=\"switchboard\",instance=\"past\"}} {} {at}\n",
+        writeln!(
+            past,
+            "instance:slo_bad_events:total{{{slo},job=\"switchboard\",instance=\"past\"}} {} {at}",
             at - now + 2 * WINDOW
-        );
+        )
+        .unwrap();
     }
     past += "# EOF\n";
     run.breaks(&[]);

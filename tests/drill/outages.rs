@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use crate::{
     drill::{Along, Drill, PAGE, Proof, TICKET},
-    lab::{Lab, Setup},
+    lab::{Lab, Replica, Setup},
     observers::Pace,
 };
 
@@ -230,7 +230,7 @@ async fn absent() {
     lab.prometheus.target("switchboard", &[]);
     run.all_notified().await;
     run.mends(&[]);
-    lab.prometheus.target("switchboard", &lab.replicas.each_ref().map(|replica| replica.instance()));
+    lab.prometheus.target("switchboard", &lab.replicas.each_ref().map(Replica::instance));
     run.all_resolved().await;
     run.done();
 }

@@ -1,6 +1,6 @@
 //! What has to be looked after: disks, backups, certificates, releases, the collector of traces.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{fmt::Write, fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use axum::{Router, extract::State, routing::get};
 use switchboard::clock::Clock;
@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, sync::watch, time::sleep};
 use crate::{
     drill::{Drill, Proof, TICKET},
     faults::answered,
-    lab::{Lab, Setup},
+    lab::{Lab, Replica, Setup},
     observers::Program,
     support::{
         files::TempDir,
@@ -196,7 +196,7 @@ async fn distorted(State(Relay { replica, distortion }): State<Relay>) -> String
     if more > 0 {
         text += "# TYPE drill_series gauge\n";
         for n in 0..more {
-            text += &format!("drill_series{{n=\"{n}\"}} 1\n");
+            writeln!(text, "drill_series{{n=\"{n}\"}} 1").unwrap();
         }
     }
     text
@@ -253,7 +253,7 @@ async fn traces() {
         ("OTEL_BSP_EXPORT_TIMEOUT", "2000".to_owned()),
     ];
     let lab = Lab::with(Setup { settings: settings.into(), ..Setup::default() }).await;
-    let bases = lab.replicas.each_ref().map(|replica| replica.base());
+    let bases = lab.replicas.each_ref().map(Replica::base);
     let mut run = TRACES.begin(&lab).await;
     run.breaks(&[]);
     proxy.freeze();
