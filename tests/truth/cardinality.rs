@@ -119,7 +119,7 @@ async fn flood(server: &Server, boss: &Actor, requests: usize, random: &mut StdR
             known if known < METHODS.len() => METHODS[known].to_owned(),
             _ => word(random).to_uppercase(),
         };
-        let token = (turn / PATHS.len() / (2 * METHODS.len()) % 2 == 0).then(|| boss.token.clone().unwrap());
+        let token = (turn / PATHS.len() / (2 * METHODS.len())).is_multiple_of(2).then(|| boss.token.clone().unwrap());
         let question = Question::new(method.parse().unwrap(), route, &path)
             .by(token.as_deref())
             .with("host", format!("{}.example", word(random)))

@@ -90,7 +90,7 @@ impl Book {
     fn operation(&self, turn: usize) -> Question {
         let (method, route) = &self.operations[turn % self.operations.len()];
         let round = turn / self.operations.len();
-        let is_there = round / 4 % 2 == 0 && *method != Method::DELETE;
+        let is_there = (round / 4).is_multiple_of(2) && *method != Method::DELETE;
         let id = if is_there { self.request(round).to_string() } else { "999999999".to_owned() };
         let provider = if is_there { "mango" } else { "nobody" };
         let path: String = route
@@ -163,7 +163,7 @@ fn nowhere(turn: usize) -> Question {
         2 => format!("/api/v2/requests/{turn}"),
         _ => format!("/.git/objects/{turn:x}"),
     };
-    let method = if turn % 3 == 0 { Method::POST } else { Method::GET };
+    let method = if turn.is_multiple_of(3) { Method::POST } else { Method::GET };
     Question::new(method, "unmatched", &path)
 }
 
