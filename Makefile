@@ -88,7 +88,7 @@ panels: ## Ask every query of every panel of a real Prometheus, after k6's journ
 
 mutants-ops: ## Break rules, objectives, routes and dashboards one by one, and list who noticed
 	@scripts/setup promtool python
-	cargo test --locked --test artifacts -- --ignored --nocapture mutants
+	cargo test --locked --test mutants -- --nocapture
 
 security: ## Run every test that docs/SECURITY.md names; prints item, test, result
 	@scripts/setup postgres redis promtool python cargo-deny
@@ -115,7 +115,8 @@ lint: ## Check formatting, lints, documentation, dependencies, .sqlx and shell s
 	cargo deny --offline check bans licenses sources
 	cargo clippy --locked --all-targets -- -D warnings
 	@# To cargo, tests with `test = false` are none of all targets.
-	cargo clippy --locked --test stack --test scale --test security --test faults --test drill --test truth --test artifacts -- -D warnings
+	cargo clippy --locked --test stack --test scale --test security --test faults --test drill --test truth --test artifacts \
+	    --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	scripts/sqlx-prepare --check
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    CHECKS, promql, queries, rules,
+    checks::{CHECKS, none},
+    promql, queries, rules,
     tree::{self, Tree},
 };
 
@@ -141,7 +142,7 @@ fn a_rename_in_one_place_is_noticed() {
     let tree = Tree::load();
     // Complaints of the whole tree would hide what a rename adds.
     for (name, check) in CHECKS {
-        crate::none(name, &check(&tree));
+        none(name, &check(&tree));
     }
     let (mut missed, mut tried) = (Vec::new(), 0);
     for (kind, mutations) in mutations(&tree) {
@@ -158,5 +159,5 @@ fn a_rename_in_one_place_is_noticed() {
     }
     println!("in all: {} of {tried} renames caught", tried - missed.len());
     assert!(tried > 500, "{tried} renames are few");
-    crate::none("nobody noticed", &missed);
+    none("nobody noticed", &missed);
 }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{
+use crate::tree::Tree;
+use crate::{
     Concern, Mutant, generated_anew,
     text::{nearby, other_durations},
     with,
 };
-use crate::tree::Tree;
 
 const PATH: &str = "prometheus/slo.json";
 

@@ -6,12 +6,12 @@ use std::{process::Command, sync::LazyLock};
 use regex::Regex;
 use serde_json::Value;
 
-use super::{
+use crate::tree::{Tree, root};
+use crate::{
     Concern, Mutant,
     text::{Edit, in_expression, nearby},
     with,
 };
-use crate::tree::{Tree, root};
 
 /// So that each of them is compared with what its source makes, once is enough: what is broken differs from it.
 pub fn are_made_from_their_sources() {

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::LazyLock};
 
 use regex::Regex;
 
-use super::{
+use crate::{
     Concern, Mutant, generated_anew,
     text::{Edit, in_expression, nearby, other_durations},
     with,

@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, fmt, fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use super::{Concern, Mutant, dashboards};
 use crate::{
-    CHECKS,
+    Concern, Mutant,
+    checks::CHECKS,
+    dashboards, rules,
+    scratch::Scratch,
     slo::Statement,
-    tools::Scratch,
     tree::{Tree, yaml},
 };
 
@@ -139,8 +140,7 @@ impl Cases {
 
     /// Else a break would be noticed that is none.
     pub fn pass_unbroken(&self, tree: &Tree) {
-        let names: BTreeSet<String> =
-            crate::rules::alerts(tree).into_iter().map(|(_, rule)| rule.name().to_owned()).collect();
+        let names: BTreeSet<String> = rules::alerts(tree).into_iter().map(|(_, rule)| rule.name().to_owned()).collect();
         let statement = Statement::read(tree).unwrap();
         let is_burn = |name: &str| statement.slos.iter().any(|slo| name.starts_with(&format!("{}Budget", slo.alert)));
         for name in names.iter().filter(|name| !is_burn(name)) {
