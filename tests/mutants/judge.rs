@@ -167,6 +167,8 @@ impl Cases {
         for (path, file) in &self.files {
             let Some(mut asked) = about(file, &question.about) else { continue };
             asked["rule_files"] = json!(["rules.json"]);
+            // Whatever the file's own order is of: records come before the alert that asks for them.
+            asked["group_eval_order"] = question.groups.iter().map(|group| group["name"].clone()).collect();
             fs::write(dir.join("cases.json"), asked.to_string()).unwrap();
             promtool(&dir).map_err(|case| format!("{}, {case}", path.trim_start_matches("prometheus/tests/")))?;
         }
