@@ -2,6 +2,7 @@
 //! on it), migrations, the embedded cluster, and how a database error becomes an answer.
 //! The statements themselves stand in each feature's `store.rs`.
 
+mod connections;
 pub mod embedded;
 pub mod errors;
 pub mod migrate;

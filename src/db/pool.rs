@@ -6,37 +6,25 @@ use std::{
     fmt,
     future::Future,
     ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use sqlx::{
-    Connection, Executor, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tracing::{Instrument, field::Empty, info_span};
 
-use super::{DbError, DbOperation};
+use super::{
+    DbError, DbOperation,
+    connections::{Loan, Pool, Usage, simply},
+};
 use crate::{
     config,
     http::stats,
     telemetry::{labels::PoolState, metrics::Metrics},
 };
 
-/// A pooled connection that was idle for less is used without asking whether it still answers.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-/// How long a pooled connection may take to answer a question; one that takes longer is thrown away.
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// How long who has used up their time may still wait: a free connection that is asked whether it lives takes a moment.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
-
-/// How long a connection may be on its way back to the pool; one that takes longer is thrown away.
-const RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Connections of the second pool, see [`Db::reserve`].
 const RESERVED: u32 = 3;
@@ -44,42 +32,19 @@ const RESERVED: u32 = 3;
 /// See [`Db::begin_long`].
 const LONG: u32 = 3;
 
-/// Whether the connection is any good: it answers, and can be written on. A server that is a standby now, or was told
-/// to take no writes, serves nobody; the next connection may find the one that has taken its place.
-async fn is_good(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(PING_TIMEOUT, takes_writes(connection)).await.map_err(late)?
-}
-
-/// A statement without parameters and rows: by the simple protocol, in one round trip.
-async fn simply(connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
-    connection.execute(sqlx::raw_sql(statement)).await.map(drop)
-}
-
-/// Whether this server takes writes.
-///
-/// # Errors
-/// As the database.
-pub(super) async fn takes_writes(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
-    Ok(read_only == "off")
-}
-
 /// The database of one App; cheap to clone.
 #[derive(Clone)]
 pub struct Db {
-    pool: PgPool,
+    pool: Pool,
     options: PgConnectOptions,
     telemetry: Telemetry,
     acquire_timeout: Duration,
-    /// Connections that are checked out.
-    lent: Arc<AtomicUsize>,
 }
 
 // The options know the password.
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Db").field("pool", &self.pool).field("telemetry", &self.telemetry).finish_non_exhaustive()
+        f.debug_struct("Db").field("telemetry", &self.telemetry).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +55,14 @@ pub struct Telemetry {
     timeout: Duration,
 }
 
-impl Telemetry {
+/// The statements of one connection, with what accompanies them.
+#[derive(Clone, Copy, Debug)]
+pub struct Statements<'a> {
+    telemetry: &'a Telemetry,
+    usage: &'a Usage,
+}
+
+impl Statements<'_> {
     /// Runs one statement (or BEGIN, COMMIT) under its name.
     ///
     /// # Errors
@@ -118,12 +90,18 @@ impl Telemetry {
             )
         };
         let started = Instant::now();
-        let outcome = match tokio::time::timeout(self.timeout, statement.instrument(span.clone())).await {
-            Ok(result) => result.map_err(DbError::from),
-            Err(_) => Err(DbError::Timeout(self.timeout)),
+        let Telemetry { metrics, timeout } = self.telemetry;
+        self.usage.begin();
+        let outcome = match tokio::time::timeout(*timeout, statement.instrument(span.clone())).await {
+            Ok(result) => {
+                let outcome = result.map_err(DbError::from);
+                self.usage.end(outcome.as_ref().is_err_and(DbError::is_outage));
+                outcome
+            }
+            Err(_) => Err(DbError::Timeout(*timeout)),
         };
         let elapsed = started.elapsed();
-        self.metrics.db_operation_duration(operation).observe(elapsed.as_secs_f64());
+        metrics.db_operation_duration(operation).observe(elapsed.as_secs_f64());
         stats::record_query(elapsed);
         match &outcome {
             Ok(value) => {
@@ -134,7 +112,7 @@ impl Telemetry {
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
                 if let Some(class) = error.class() {
-                    self.metrics.db_errors(class).inc();
+                    metrics.db_errors(class).inc();
                     span.record("error.type", class.as_str());
                 }
             }
@@ -212,20 +190,9 @@ impl Db {
             // Starting a parallel worker takes longer than most statements, and takes a core from the others.
             ("max_parallel_workers_per_gather", "0".to_owned()),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(most)
-            .acquire_timeout(config.acquire_timeout())
-            // A ping before each use costs a round trip; one that was just used is taken as alive.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move { if meta.idle_for < TRUSTED_IDLE { Ok(true) } else { is_good(connection).await } })
-            })
-            // Before a connection goes back, what a cancelled statement left behind is read; in a dark
-            // network that would take for ever, with the connection's place in the pool.
-            .after_release(|connection, _| Box::pin(is_good(connection)))
-            .connect_lazy_with(options.clone());
+        let pool = Pool::new(options.clone(), most);
         let telemetry = Telemetry { metrics, timeout };
-        Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout(), lent: Arc::default() }
+        Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout() }
     }
 
     /// A connection from the pool.
@@ -233,7 +200,7 @@ impl Db {
     /// # Errors
     /// [`DbError::PoolTimeout`] when none is free in time, [`DbError::Connect`] when none can be opened.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
-        Ok(Conn { link: Link::Lent(self.check_out().await?), telemetry: self.telemetry.clone() })
+        Ok(Conn { loan: self.check_out().await?, telemetry: self.telemetry.clone() })
     }
 
     /// A transaction: rolled back unless [`Tx::commit`] is called.
@@ -241,11 +208,12 @@ impl Db {
     /// # Errors
     /// As [`Db::acquire`], or when BEGIN fails.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let mut loan = self.check_out().await?;
+        let mut connection = self.acquire().await?;
         // Before it is known to have begun: whoever gives up waiting undoes it all the same.
-        loan.in_transaction = true;
-        self.telemetry.run(DbOperation::Begin, simply(loan.connection(), "BEGIN")).await?;
-        Ok(Tx(Conn { link: Link::Lent(loan), telemetry: self.telemetry.clone() }))
+        connection.loan.in_transaction = true;
+        let (pg, telemetry) = connection.parts();
+        telemetry.run(DbOperation::Begin, simply(pg, "BEGIN")).await?;
+        Ok(Tx(connection))
     }
 
     /// A transaction whose statements may take [`LONG`] times as long as others, with the memory to sort
@@ -270,15 +238,15 @@ impl Db {
         let started = Instant::now();
         // A request that waits twice for a connection waits no longer in all than one that waits once.
         let patience = self.acquire_timeout.saturating_sub(stats::waited()).max(LEAST_PATIENCE);
-        let acquired = tokio::time::timeout(patience, self.pool.acquire()).await;
+        let acquired = tokio::time::timeout(patience, self.pool.lend()).await;
         let checked_out = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let (metrics, elapsed) = (&self.telemetry.metrics, started.elapsed());
         metrics.db_pool_acquire_duration().observe(elapsed.as_secs_f64());
         stats::record_wait(elapsed);
-        checked_out.map(|connection| Loan::of(connection, &self.lent)).map_err(|error| {
+        checked_out.map_err(|error| {
             // The pool keeps trying while a server refuses connections: if nobody has one, the wait was
             // for the server and not for other requests.
-            let busy = self.lent.load(Ordering::Relaxed) > 0;
+            let busy = self.pool.lent() > 0;
             let error = match error {
                 sqlx::Error::PoolTimedOut if busy => DbError::PoolTimeout(self.acquire_timeout),
                 other => DbError::Connect(other),
@@ -302,7 +270,7 @@ impl Db {
         let connecting = PgConnection::connect_with(&self.options);
         let connection = tokio::time::timeout(self.acquire_timeout, connecting).await.unwrap_or_else(late);
         let connection = connection.map_err(DbError::Connect)?;
-        Ok(Conn { link: Link::Alone(Box::new(connection)), telemetry: self.telemetry.clone() })
+        Ok(Conn { loan: Loan::alone(connection), telemetry: self.telemetry.clone() })
     }
 
     /// How to reach the database outside the pool: readiness must not wait for it.
@@ -314,9 +282,10 @@ impl Db {
     /// Sets the pool's gauges; called when metrics are read.
     pub fn sample(&self) {
         let metrics = &self.telemetry.metrics;
-        let idle = i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX);
-        metrics.db_pool_connections(PoolState::Idle).set(idle);
-        metrics.db_pool_connections(PoolState::Used).set((i64::from(self.pool.size()) - idle).max(0));
+        let (idle, all) = self.pool.idle_and_all();
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.db_pool_connections(PoolState::Idle).set(count(idle));
+        metrics.db_pool_connections(PoolState::Used).set(count(all.saturating_sub(idle)));
     }
 
     /// Closes the pool.
@@ -325,73 +294,23 @@ impl Db {
     }
 }
 
-/// One connection that is checked out, and goes back when this is dropped.
-#[derive(Debug)]
-struct Loan {
-    /// Until it goes back.
-    connection: Option<PoolConnection<Postgres>>,
-    /// One that is neither committed nor undone.
-    in_transaction: bool,
-    all: Arc<AtomicUsize>,
-}
-
-impl Loan {
-    fn of(connection: PoolConnection<Postgres>, all: &Arc<AtomicUsize>) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self { connection: Some(connection), in_transaction: false, all: all.clone() }
-    }
-
-    #[expect(clippy::expect_used, reason = "it is there until this is dropped")]
-    fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("a loan has a connection")
-    }
-}
-
-/// sqlx gives a connection back by itself, and on the way reads what a cancelled statement left and asks whether it
-/// answers. It has no limit for that: in a network that goes dark meanwhile the place in the pool would be gone for as
-/// long as the kernel believes in the connection.
-impl Drop for Loan {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
-        let Some(mut connection) = self.connection.take() else { return };
-        let in_transaction = self.in_transaction;
-        let going_back = async move {
-            if in_transaction {
-                // If there is no answer in time.
-                connection.close_on_drop();
-                // If it fails, the connection is broken, which is found out next.
-                let _ = simply(&mut connection, "ROLLBACK").await;
-            }
-            connection.return_to_pool().await;
-        };
-        // Without a runtime, nobody needs the pool any more.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(RETURN_TIMEOUT, going_back));
-        }
-    }
-}
-
 /// A connection on which stores run their statements.
-#[derive(Debug)]
 pub struct Conn {
-    link: Link,
+    loan: Loan,
     telemetry: Telemetry,
 }
 
-#[derive(Debug)]
-enum Link {
-    Lent(Loan),
-    Alone(Box<PgConnection>),
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("telemetry", &self.telemetry).finish_non_exhaustive()
+    }
 }
 
 impl Conn {
     /// The raw connection and what must accompany each statement on it.
-    pub fn parts(&mut self) -> (&mut PgConnection, &Telemetry) {
-        let connection = match &mut self.link {
-            Link::Lent(loan) => loan.connection(),
-            Link::Alone(connection) => connection,
-        };
-        (connection, &self.telemetry)
+    pub fn parts(&mut self) -> (&mut PgConnection, Statements<'_>) {
+        let (connection, usage) = self.loan.parts();
+        (connection, Statements { telemetry: &self.telemetry, usage })
     }
 }
 
@@ -423,9 +342,7 @@ impl Tx {
     }
 
     fn is_over(&mut self) {
-        if let Link::Lent(loan) = &mut self.0.link {
-            loan.in_transaction = false;
-        }
+        self.0.loan.in_transaction = false;
     }
 }
 

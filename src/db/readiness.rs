@@ -9,7 +9,7 @@ use std::{
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
 
-use super::{migrate, pool};
+use super::{connections, migrate};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -68,7 +68,7 @@ impl Readiness {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        if !pool::takes_writes(&mut connection).await? {
+        if !connections::takes_writes(&mut connection).await? {
             return Ok(None);
         }
         let current = migrate::is_current(&mut connection).await?;

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, types::Json};
 
 use crate::{
     auth::Role,
-    db::{Conn, DbError, DbOperation, Rows, pool::Telemetry},
+    db::{Conn, DbError, DbOperation, Rows, pool::Statements},
     reports::figures::{ActiveUsers, Figures, Open, Triage, Webhooks},
     requests::state::Status,
 };
@@ -94,7 +94,7 @@ macro_rules! days {
 
 async fn read(
     pg: &mut PgConnection,
-    telemetry: &Telemetry,
+    telemetry: Statements<'_>,
     now: DateTime<Utc>,
     refreshed_since: DateTime<Utc>,
     offer_timeout_s: u32,
@@ -192,7 +192,7 @@ async fn read(
 
 async fn money(
     pg: &mut PgConnection,
-    telemetry: &Telemetry,
+    telemetry: Statements<'_>,
     now: DateTime<Utc>,
     figures: &mut Figures,
 ) -> Result<(), DbError> {
@@ -237,7 +237,7 @@ async fn money(
 
 async fn calls(
     pg: &mut PgConnection,
-    telemetry: &Telemetry,
+    telemetry: Statements<'_>,
     now: DateTime<Utc>,
     figures: &mut Figures,
 ) -> Result<(), DbError> {
@@ -294,7 +294,7 @@ async fn calls(
 /// What is the case now.
 async fn present(
     pg: &mut PgConnection,
-    telemetry: &Telemetry,
+    telemetry: Statements<'_>,
     now: DateTime<Utc>,
     refreshed_since: DateTime<Utc>,
     offer_timeout_s: u32,
