@@ -4,6 +4,7 @@
  */
 
 import http from 'k6/http';
+import { Counter, Rate } from 'k6/metrics';
 import { check } from 'k6';
 
 import { latencyOf } from './slo.js';
@@ -14,6 +15,17 @@ const BASE = __ENV.BASE_URL ?? 'http://127.0.0.1:8000';
 
 /** Fails as the errors SLO has it: 5xx, or no answer. */
 http.setResponseCallback(http.expectedStatuses({ min: 200, max: 499 }));
+/** While warming up, who is turned away comes again: that is no failure. */
+const PATIENT = http.expectedStatuses({ min: 200, max: 499 }, 503);
+
+/** Turned away for now: 429 or 503. */
+const shed = new Counter('shed');
+/** What no overload excuses: no answer, a 5xx other than 503, or turned away without being told until when. */
+const broken = new Rate('broken');
+
+/** Of a server that is down, more lines than these would say the same. */
+const WARNINGS = 3;
+let warnings = 0;
 
 /**
  * For the self-test: the route whose tag, or the SLO whose tag, is to be misspelt.
@@ -76,11 +88,26 @@ export function send({ method, route, path, query, json, form, from, token, etag
     .join('&');
   const url = BASE + (path ?? route) + (text && `?${text}`);
   const body = json === undefined ? (form ?? null) : JSON.stringify(json);
-  const answer = http.request(method, url, body, { headers, tags, timeout: '15s', responseType: 'text' });
-  // Not while warming up: who is turned away then, comes again.
-  if (!warmUp) {
-    const holds = check(answer, { [`${method} ${route} is ${status}`]: ({ status: is }) => is === status });
-    if (!holds) console.warn(`${method} ${route}: ${answer.status} ${answer.error} ${answer.body ?? ''}`);
-  }
+  const how = warmUp ? { responseCallback: PATIENT } : {};
+  const answer = http.request(method, url, body, { headers, tags, timeout: '15s', responseType: 'text', ...how });
+  if (!warmUp) judge(answer, `${method} ${route}`, status);
   return answer;
+}
+
+/**
+ * Counts what came of a request.
+ *
+ * @param {Answer} answer
+ * @param {string} what
+ * @param {number} expected
+ */
+function judge(answer, what, expected) {
+  const { status } = answer;
+  const isShed = status === 429 || status === 503;
+  if (isShed) shed.add(1);
+  broken.add(isShed ? !answer.headers['Retry-After'] : status === 0 || status >= 500);
+  const holds = check(answer, { [`${what} is ${expected}`]: ({ status: is }) => is === expected });
+  if (holds || isShed || warnings >= WARNINGS) return;
+  warnings += 1;
+  console.warn(`${what}: ${status} ${answer.error} ${answer.body ?? ''}`);
 }

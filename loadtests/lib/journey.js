@@ -10,7 +10,9 @@ import { Trend } from 'k6/metrics';
 import { check, sleep } from 'k6';
 
 import { address, send } from './api.js';
-import { demo, nth } from './company.js';
+import { CITIES, demo, nth } from './company.js';
+import { tokenOf } from './people.js';
+import { phone } from './phone.js';
 import { ROUTES } from './routes.js';
 
 /** @typedef {import('./people.js').World} World */
@@ -22,19 +24,6 @@ const callToRequest = new Trend('call_to_request', true);
 /** How long the worker may take for a call. */
 const PATIENCE = 10;
 const LOOK_EVERY = 0.1;
-
-/**
- * A mobile number that no other call of this run or an earlier one has.
- *
- * @param {World} world
- * @param {number} turn
- */
-function phone(world, turn) {
-  const space = 1_000_000_000n;
-  // Coprime to the space: a bijection, so no two are the same.
-  const number = ((BigInt(world.began) * 1_000n + BigInt(turn)) * 618_033_989n) % space;
-  return `79${String(number).padStart(9, '0')}`;
-}
 
 /**
  * A delivery of the PBX, signed.
@@ -64,7 +53,13 @@ function call(client, line, from) {
   const began = ended - 90;
   const answered = began + 8;
   const staff = { extension: '101', number: 'sip:101@demo', line_number: line };
-  const leg = { entry_id: entry, call_id: `${entry}/person`, location: 'abonent', from: { number: client }, to: staff };
+  const leg = {
+    entry_id: entry,
+    call_id: `${entry}/person`,
+    location: 'abonent',
+    from: { number: client },
+    to: staff,
+  };
   deliver('call', { ...leg, seq: 1, call_state: 'Appeared', timestamp: began, disconnect_reason: null }, from);
   deliver('call', { ...leg, seq: 2, call_state: 'Connected', timestamp: answered, disconnect_reason: null }, from);
   deliver(
@@ -98,7 +93,14 @@ function arrival(client, operator, from) {
   const began = Date.now();
   const query = { phone: `+${client}`, limit: 1 };
   for (;;) {
-    const seen = send({ method: 'GET', route: ROUTES.calls, query, from, token: operator.token, status: 200 });
+    const seen = send({
+      method: 'GET',
+      route: ROUTES.calls,
+      query,
+      from,
+      token: tokenOf(operator, from),
+      status: 200,
+    });
     const id = seen.status === 200 ? seen.json('items.0.request_id') : undefined;
     const waited = Date.now() - began;
     const found = typeof id === 'number';
@@ -117,12 +119,14 @@ function arrival(client, operator, from) {
  * @param {World} world
  */
 export function journey(world) {
-  const turn = exec.scenario.iterationInTest;
-  const from = address(exec.vu.idInTest);
-  const city = nth(Object.keys(world.staff), turn);
+  const number = exec.vu.idInTest;
+  const from = address(number);
+  // The same people each time: whoever signs in again does so for few.
+  const cities = CITIES.filter((city) => world.staff[city]);
+  const city = nth(cities, number);
   const people = world.staff[city];
   if (!people) throw new Error(`nobody works in ${city}`);
-  const round = Math.floor(turn / Object.keys(world.staff).length);
+  const round = Math.floor(number / cities.length);
   const operator = nth(people.operator, round);
   const manager = nth(people.manager, round);
   const director = nth(people.director, round);
@@ -132,7 +136,7 @@ export function journey(world) {
     round,
   );
 
-  const client = phone(world, turn);
+  const client = phone(world, exec.scenario.iterationInTest);
   call(client, line.phone, from);
   const id = arrival(client, operator, from);
   if (id === undefined) return;
@@ -143,23 +147,25 @@ export function journey(world) {
    * @param {string} route
    * @param {{path?: string, query?: Record<string, string | number>}} [what]
    */
-  const get = (who, route, what = {}) => send({ method: 'GET', route, ...what, from, token: who.token, status: 200 });
+  const get = (who, route, what = {}) =>
+    send({ method: 'GET', route, ...what, from, token: tokenOf(who, from), status: 200 });
   /** @param {Person} who @param {string} route @param {string} path @param {unknown} json @param {number} [status] */
   const post = (who, route, path, json, status = 200) =>
-    send({ method: 'POST', route, path, json, from, token: who.token, status });
+    send({ method: 'POST', route, path, json, from, token: tokenOf(who, from), status });
   /** @param {Person} who @param {Record<string, string>} to */
   const move = (who, to) => post(who, ROUTES.transitions, `${path}/transitions`, to).status === 200;
 
   get(operator, ROUTES.requests, { query: { status: 'new', city, limit: 50 } });
   get(operator, ROUTES.cities);
   const opened = get(operator, ROUTES.request, { path });
+  if (opened.status !== 200) return;
   const filledIn = send({
     method: 'PATCH',
     route: ROUTES.request,
     path,
     json: { client_name: 'Load Test', description: 'the tap drips' },
     from,
-    token: operator.token,
+    token: tokenOf(operator, from),
     etag: opened.headers.Etag,
     status: 200,
   });

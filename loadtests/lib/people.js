@@ -1,12 +1,13 @@
 /**
- * Signing in. It happens once, in setup(), for everybody who works in the journey: hashing a password takes a quarter
- * of a second of a core, on purpose, and is measured by a scenario of its own.
+ * Signing in. It happens once, in setup(), for everybody: hashing a password takes a quarter of a second of a core, on
+ * purpose, and is measured by a scenario of its own.
  */
 
+import exec from 'k6/execution';
 import { sleep } from 'k6';
 
 import { address, send } from './api.js';
-import { CITIES, staff } from './company.js';
+import { CITIES, demo, staff } from './company.js';
 import { ROUTES } from './routes.js';
 
 /** @typedef {import('./company.js').Login} Login */
@@ -15,10 +16,15 @@ import { ROUTES } from './routes.js';
 /**
  * @typedef {object} Person
  * @property {number} id
+ * @property {string} login
+ * @property {Role} role
+ * @property {string} city
  * @property {string} token
+ * @property {number} issued
+ * @property {number} expires
  */
 
-/** @typedef {Record<'operator' | 'manager' | 'director' | 'master', Person[]>} Staff */
+/** @typedef {Record<'operator' | 'manager' | 'marketer' | 'director' | 'master', Person[]>} Staff */
 
 /** @typedef {{ staff: Record<string, Staff>, began: number }} World */
 
@@ -27,18 +33,21 @@ const TRIES = 20;
 
 /**
  * @param {Login} user
+ * @param {string} city
  * @param {string} from
  * @returns {Person}
  */
-function signIn(user, from) {
+function signIn(user, city, from) {
   const json = { login: user.login, password: user.password, session: 'token' };
   for (let attempt = 0; attempt < TRIES; attempt += 1) {
     const answer = send({ method: 'POST', route: ROUTES.login, json, from, status: 200, warmUp: true });
     if (answer.status === 200) {
       const token = String(answer.json('access_token'));
+      const expires = Date.parse(String(answer.json('expires_at')));
       const me = send({ method: 'GET', route: ROUTES.me, from, token, status: 200, warmUp: true });
       if (me.status !== 200) throw new Error(`${user.login} cannot ask who they are: ${me.status}`);
-      return { id: Number(me.json('id')), token };
+      const { login, role } = user;
+      return { id: Number(me.json('id')), login, role, city, token, issued: Date.now(), expires };
     }
     if (answer.status !== 429 && answer.status !== 503) {
       throw new Error(`${user.login} cannot sign in: ${answer.status} ${answer.error} ${answer.body}`);
@@ -49,7 +58,34 @@ function signIn(user, from) {
 }
 
 /**
- * Signs in all who work in the journey.
+ * This virtual user's own sessions: an access token ends after minutes, and virtual users share nothing.
+ *
+ * @type {Map<string, Person>}
+ */
+const sessions = new Map();
+
+/**
+ * A token that is still good. In a run that outlasts the first ones, each virtual user signs in again when half of the
+ * time or more is over, at a moment of its own: all at once they would be an attack on the cores.
+ *
+ * @param {Person} person
+ * @param {string} from
+ * @returns {string}
+ */
+export function tokenOf(person, from) {
+  const held = sessions.get(person.login) ?? person;
+  // By the golden ratio, whose multiples are spread evenly.
+  const share = 0.5 + 0.4 * ((exec.vu.idInTest * 0.618_034) % 1);
+  if (Date.now() < held.issued + share * (held.expires - held.issued)) return held.token;
+  const user = demo.users.find(({ login }) => login === person.login);
+  if (!user) throw new Error(`${person.login} is nobody's login`);
+  const renewed = signIn(user, person.city, from);
+  sessions.set(person.login, renewed);
+  return renewed.token;
+}
+
+/**
+ * Signs in all who work there.
  *
  * @param {number} cities How many of them, at most.
  * @returns {World}
@@ -60,7 +96,7 @@ export function signInAll(cities = CITIES.length) {
   const all = (role, city) =>
     staff(role, city).map((user) => {
       number += 1;
-      return signIn(user, address((1 << 16) + number));
+      return signIn(user, city, address((1 << 16) + number));
     });
   /** @type {World['staff']} */
   const world = {};
@@ -68,6 +104,7 @@ export function signInAll(cities = CITIES.length) {
     world[city] = {
       operator: all('operator', city),
       manager: all('manager', city),
+      marketer: all('marketer', city),
       director: all('director', city),
       master: all('master', city),
     };

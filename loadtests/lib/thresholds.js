@@ -4,33 +4,101 @@
  * it.
  */
 
+import { PARTS } from './mix.js';
+import { scenarioOf } from './plan.js';
 import { ROUTES } from './routes.js';
-import { FAILING, LATENCIES } from './slo.js';
+import { FAILING, LATENCIES, limitOf } from './slo.js';
+
+/** @typedef {import('k6/options').Threshold} Threshold */
+/** @typedef {Record<string, Threshold[]>} Thresholds */
+/** @typedef {import('./plan.js').Step} Step */
+
+/** @param {number} share */
+const fewer = (share) => (share === 0 ? 'rate==0' : `rate<${share.toFixed(4)}`);
 
 /**
+ * Every tag has been seen.
+ *
+ * @returns {Thresholds}
+ */
+function visited() {
+  /** @type {Thresholds} */
+  const all = {};
+  for (const route of Object.values(ROUTES)) {
+    all[`http_reqs{name:${route}}`] = ['count>0'];
+    // Nothing is asked of these: without a line here the summary would not know them.
+    all[`http_req_failed{name:${route}}`] = [];
+    all[`http_req_duration{name:${route}}`] = [];
+  }
+  for (const { name } of LATENCIES) all[`http_reqs{slo:${name}}`] = ['count>0'];
+  return all;
+}
+
+/**
+ * For a load that the server has to carry.
+ *
  * @param {object} [limits]
  * @param {boolean} [limits.latency] Whether answers must be in time; not where too few are asked for to tell.
- * @param {number} [limits.checks] The share of checks that must hold.
- * @returns {Record<string, string[]>}
+ * @param {number} [limits.checks] The share of checks that must hold; one that is turned away does not.
+ * @param {number} [limits.failing] The share of requests, of all and of those of each route, that may fail.
+ * @returns {Thresholds}
  */
-export function thresholds({ latency = true, checks = 1 } = {}) {
-  /** @type {Record<string, string[]>} */
+export function thresholds({ latency = true, checks = 1, failing = FAILING } = {}) {
+  /** @type {Thresholds} */
   const all = {
+    ...visited(),
     checks: [checks === 1 ? 'rate==1' : `rate>=${checks}`],
-    http_req_failed: [`rate<${FAILING.toFixed(4)}`],
+    http_req_failed: [fewer(failing)],
     // Without samples when nothing was dropped, which is what is wanted.
     dropped_iterations: ['count==0'],
   };
-  for (const route of Object.values(ROUTES)) {
-    all[`http_reqs{name:${route}}`] = ['count>0'];
-    all[`http_req_failed{name:${route}}`] = [`rate<${FAILING.toFixed(4)}`];
+  for (const route of Object.values(ROUTES)) all[`http_req_failed{name:${route}}`] = [fewer(failing)];
+  // Of the answers that are no failure, as the SLO has it.
+  for (const slo of LATENCIES) {
+    if (latency) all[`http_req_duration{slo:${slo.name},expected_response:true}`] = [limitOf(slo)];
   }
-  for (const { name, objective, threshold_seconds } of LATENCIES) {
-    if (!threshold_seconds) throw new Error(`prometheus/slo.json: ${name} has no threshold_seconds`);
-    all[`http_reqs{slo:${name}}`] = ['count>0'];
-    // Of the answers that are no failure, as the SLO has it.
-    const good = `http_req_duration{slo:${name},expected_response:true}`;
-    if (latency) all[good] = [`p(${objective})<${1000 * threshold_seconds}`];
+  return all;
+}
+
+/**
+ * For more than the server has to carry: it may turn requests away, with a word when to come again.
+ *
+ * @param {Step[]} steps
+ * @returns {Thresholds}
+ */
+export function overload(steps) {
+  return { ...visited(), broken: ['rate==0'], ...Object.assign({}, ...steps.map((step) => ofStep(step))) };
+}
+
+/**
+ * What the summary needs to know about a step; with `held`, it must keep the promises.
+ *
+ * @param {Step} step
+ * @param {object} [held]
+ * @param {number} [held.abortAfter] Without them the run ends, but not before so many seconds.
+ * @returns {Thresholds}
+ */
+export function ofStep(step, held) {
+  const [latency] = LATENCIES;
+  if (!latency) throw new Error('no SLO is about latency');
+  /** @param {string} threshold @returns {Threshold[]} */
+  const must = (threshold) => {
+    if (!held) return [];
+    if (held.abortAfter === undefined) return [threshold];
+    return [{ threshold, abortOnFail: true, delayAbortEval: `${held.abortAfter}s` }];
+  };
+  const tag = `step:${step.name}`;
+  /** @type {Thresholds} */
+  const all = {
+    [`http_reqs{${tag}}`]: [],
+    // A step that is never reached does not keep the run from passing: see breakpoint.js.
+    [`http_reqs{${tag},slo:${latency.name}}`]: held && held.abortAfter === undefined ? ['count>0'] : [],
+    [`http_req_duration{${tag},slo:${latency.name},expected_response:true}`]: must(limitOf(latency)),
+    [`http_req_failed{${tag}}`]: must(fewer(FAILING)),
+    [`shed{${tag}}`]: must('count==0'),
+  };
+  for (const part of Object.keys(PARTS)) {
+    all[`dropped_iterations{scenario:${scenarioOf(step, part)}}`] = must('count==0');
   }
   return all;
 }
