@@ -18,7 +18,7 @@ use super::{
 use crate::{
     app::App,
     config::Secret,
-    db::Conn,
+    db::{Conn, Plans},
     error::{self, AppError},
     http::{client_ip::ClientIp, csrf::Page, stats},
 };
@@ -253,7 +253,7 @@ impl FromRequestParts<App> for Principal {
         let ClientIp(address) = ClientIp::from_request_parts(parts, app).await?;
         let claims = claims(app, &token)?;
         let user_id: i64 = claims.sub.parse().map_err(|_| error::UNAUTHENTICATED)?;
-        let mut db = app.db.acquire().await?;
+        let mut db = app.db.acquire_with(Plans::Either).await?;
         let user =
             store::session_user(&mut db, &claims.sid, user_id, app.clock.now()).await?.ok_or(error::UNAUTHENTICATED)?;
         stats::record_user(user.id, user.role);

@@ -39,9 +39,32 @@ pub(super) async fn takes_writes(connection: &mut PgConnection) -> Result<bool, 
     Ok(read_only == "off")
 }
 
+/// What PostgreSQL does about the plans of prepared statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plans {
+    /// Makes one for the values of each call: for filters, of which a rare value wants another plan than a common one.
+    Fresh,
+    /// Makes one for all calls, if it takes them to be as good: for what is found by a key. Planning a statement takes
+    /// longer than running it then.
+    Kept,
+    /// As the connection has it: for what is as good with either, and should not wait for a change.
+    Either,
+}
+
+impl Plans {
+    const fn statement(self) -> Option<&'static str> {
+        match self {
+            Self::Fresh => Some("SET plan_cache_mode = force_custom_plan"),
+            Self::Kept => Some("SET plan_cache_mode = auto"),
+            Self::Either => None,
+        }
+    }
+}
+
 /// One connection of the pool.
 struct Connection {
     pg: PgConnection,
+    plans: Plans,
     opened: Instant,
     /// When it was last known to be good.
     proven: Instant,
@@ -67,7 +90,7 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         let pg = PgConnection::connect_with(&self.0).await?;
         let now = Instant::now();
-        Ok(Connection { pg, opened: now, proven: now })
+        Ok(Connection { pg, plans: Plans::Fresh, opened: now, proven: now })
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -98,16 +121,16 @@ impl Pool {
         Self { pool, lent: Arc::default() }
     }
 
-    /// A connection, in the order of asking. Tries again while a server refuses connections, which one that restarts
+    /// A connection, in the order of asking, that plans so. Tries again while a server refuses connections, which one that restarts
     /// does for a moment; the caller sets the limit.
     ///
     /// # Errors
     /// When a server answers and lets nobody in.
-    pub async fn lend(&self) -> Result<Loan, sqlx::Error> {
+    pub async fn lend(&self, plans: Plans) -> Result<Loan, sqlx::Error> {
         let (mut pause, longest) = PAUSE;
         loop {
             match self.pool.get().await {
-                Ok(connection) => return Ok(Loan::of(connection, &self.lent)),
+                Ok(connection) => return Loan::of(connection, &self.lent).planning(plans).await,
                 Err(PoolError::Backend(error)) if is_passing(&error) => tokio::time::sleep(pause).await,
                 Err(PoolError::Backend(error)) => return Err(error),
                 Err(PoolError::Closed) => return Err(sqlx::Error::PoolClosed),
@@ -192,6 +215,20 @@ impl Loan {
         lent.fetch_add(1, Ordering::Relaxed);
         let held = Held::Lent(Some(connection), lent.clone());
         Self { held, usage: Usage::default(), in_transaction: false }
+    }
+
+    /// The same, planning so from now on.
+    async fn planning(mut self, plans: Plans) -> Result<Self, sqlx::Error> {
+        if let Held::Lent(Some(connection), _) = &mut self.held
+            && let Some(statement) = plans.statement()
+            && connection.plans != plans
+        {
+            self.usage.begin();
+            simply(&mut connection.pg, statement).await?;
+            connection.plans = plans;
+            self.usage.end(false);
+        }
+        Ok(self)
     }
 
     /// A connection that is of no pool.

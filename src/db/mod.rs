@@ -10,6 +10,7 @@ pub mod operation;
 pub mod pool;
 pub mod readiness;
 
+pub use connections::Plans;
 pub use errors::DbError;
 pub use operation::DbOperation;
 pub use pool::{Conn, Db, Rows, Tx};

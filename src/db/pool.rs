@@ -15,7 +15,7 @@ use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
     DbError, DbOperation,
-    connections::{Loan, Pool, Usage, simply},
+    connections::{Loan, Plans, Pool, Usage, simply},
 };
 use crate::{
     config,
@@ -28,6 +28,9 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Connections of the second pool, see [`Db::reserve`].
 const RESERVED: u32 = 3;
+
+/// Prepared statements that a connection keeps: more than the program has, but for the combinations of a list's filters.
+const STATEMENTS: usize = 320;
 
 /// See [`Db::begin_long`].
 const LONG: u32 = 3;
@@ -173,7 +176,7 @@ impl Db {
 
     fn pooled(options: PgConnectOptions, config: &config::Database, most: u32, metrics: Arc<Metrics>) -> Self {
         let timeout = config.query_timeout();
-        let options = options.application_name("switchboard").options([
+        let options = options.application_name("switchboard").statement_cache_capacity(STATEMENTS).options([
             ("statement_timeout", format!("{}ms", timeout.as_millis())),
             // Shorter, so that waiting for one row does not keep a connection from everybody else.
             ("lock_timeout", format!("{}ms", timeout.as_millis() / 3)),
@@ -185,7 +188,7 @@ impl Db {
             ("tcp_keepalives_interval", "5".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),
             ("tcp_user_timeout", "30000".to_owned()),
-            // Filters of a list are optional parameters: a plan for all of them is a bad plan for each.
+            // Plans::Fresh, unless somebody asks for another.
             ("plan_cache_mode", "force_custom_plan".to_owned()),
             // Starting a parallel worker takes longer than most statements, and takes a core from the others.
             ("max_parallel_workers_per_gather", "0".to_owned()),
@@ -195,20 +198,36 @@ impl Db {
         Self { pool, options, telemetry, acquire_timeout: config.acquire_timeout() }
     }
 
-    /// A connection from the pool.
+    /// A connection from the pool, with fresh plans.
     ///
     /// # Errors
     /// [`DbError::PoolTimeout`] when none is free in time, [`DbError::Connect`] when none can be opened.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
-        Ok(Conn { loan: self.check_out().await?, telemetry: self.telemetry.clone() })
+        self.acquire_with(Plans::Fresh).await
     }
 
-    /// A transaction: rolled back unless [`Tx::commit`] is called.
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// As [`Db::acquire`].
+    pub async fn acquire_with(&self, plans: Plans) -> Result<Conn, DbError> {
+        Ok(Conn { loan: self.check_out(plans).await?, telemetry: self.telemetry.clone() })
+    }
+
+    /// A transaction with fresh plans: rolled back unless [`Tx::commit`] is called.
     ///
     /// # Errors
     /// As [`Db::acquire`], or when BEGIN fails.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let mut connection = self.acquire().await?;
+        self.begin_with(Plans::Fresh).await
+    }
+
+    /// A transaction.
+    ///
+    /// # Errors
+    /// As [`Db::begin`].
+    pub async fn begin_with(&self, plans: Plans) -> Result<Tx, DbError> {
+        let mut connection = self.acquire_with(plans).await?;
         // Before it is known to have begun: whoever gives up waiting undoes it all the same.
         connection.loan.in_transaction = true;
         let (pg, telemetry) = connection.parts();
@@ -234,11 +253,11 @@ impl Db {
         Ok(tx)
     }
 
-    async fn check_out(&self) -> Result<Loan, DbError> {
+    async fn check_out(&self, plans: Plans) -> Result<Loan, DbError> {
         let started = Instant::now();
         // A request that waits twice for a connection waits no longer in all than one that waits once.
         let patience = self.acquire_timeout.saturating_sub(stats::waited()).max(LEAST_PATIENCE);
-        let acquired = tokio::time::timeout(patience, self.pool.lend()).await;
+        let acquired = tokio::time::timeout(patience, self.pool.lend(plans)).await;
         let checked_out = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let (metrics, elapsed) = (&self.telemetry.metrics, started.elapsed());
         metrics.db_pool_acquire_duration().observe(elapsed.as_secs_f64());

@@ -29,7 +29,7 @@ use super::stats;
 use crate::{
     app::App,
     auth::Caller,
-    db::{Conn, DbError, Tx},
+    db::{Conn, DbError, Plans, Tx},
     error::{self, AppError},
     telemetry::labels::IdempotencyOutcome,
 };
@@ -180,7 +180,7 @@ impl Once {
         work: impl AsyncFnOnce(&mut Tx) -> Result<Answer, AppError>,
         commit: impl FnOnce(App, Tx) -> F,
     ) -> Result<Response, AppError> {
-        let mut tx = app.db.begin().await?;
+        let mut tx = app.db.begin_with(Plans::Kept).await?;
         let (answer, outcome) = match self.attempt(app, caller, &mut tx, work).await {
             Ok(done) => done,
             Err(error) => {

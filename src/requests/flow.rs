@@ -15,7 +15,7 @@ use crate::{
     app::App,
     audit::{self, AuditAction, AuditSubject, By, Entry},
     auth::Caller,
-    db::{Conn, DbError, Tx},
+    db::{Conn, DbError, Plans, Tx},
     error::{self, AppError},
     http::{etag::IfMatch, extract::FieldErrors},
     telemetry::{labels::RejectionReason, metrics::Metrics},
@@ -326,7 +326,7 @@ pub async fn edit(
     if_match: &IfMatch,
     patch: PatchRequest,
 ) -> Result<RequestView, AppError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin_with(Plans::Kept).await?;
     let before = store::lock(&mut tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(before.version)?;
     if before.status.is_finished() {
@@ -363,7 +363,7 @@ pub async fn edit(
 /// cannot see.
 pub async fn delete(app: &App, caller: &Caller, id: i64, if_match: &IfMatch) -> Result<(), AppError> {
     let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin_with(Plans::Kept).await?;
     let before = store::lock(&mut tx, caller, id).await?.ok_or(error::NOT_FOUND)?;
     if_match.check(before.version)?;
     if before.status == Status::Done {

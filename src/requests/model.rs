@@ -49,7 +49,7 @@ wire_enum! {
 }
 
 /// A service request as staff see it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 #[schema(example = json!({
     "id": 1042, "version": 8, "status": "done", "source": "call", "type": "first_time", "direction": "plumbing",
     "city_id": 1, "city": "novosibirsk", "campaign": "novosibirsk_avito", "client_phone": "+79130000001",

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{model::ListParams, state::Status};
 use crate::{
+    db::Plans,
     dictionaries::Dictionaries,
     error::AppError,
     http::cursor::{self, Cursor},
@@ -51,6 +52,21 @@ pub struct Search {
 }
 
 impl Filter {
+    /// Whether any value is as good as any other to the planner: what it needs is in order already. A rare type or a
+    /// common word wants a plan of its own.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let Self { kind, campaign, created_from, created_to, phone, search, .. } = self;
+        let of_rows = kind.is_none() && campaign.is_none() && phone.is_none() && !search.given;
+        of_rows && created_from.is_none() && created_to.is_none()
+    }
+
+    /// How the list is to be planned.
+    #[must_use]
+    pub fn plans(&self) -> Plans {
+        if self.is_plain() { Plans::Kept } else { Plans::Fresh }
+    }
+
     /// Parses what [`ListParams`] leaves as text.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     app::App,
     auth::caller::{Commenter, RequestAssigner, RequestDeleter, RequestEditor, RequestMover, RequestReader},
-    db::Tx,
+    db::{Plans, Tx},
     dictionaries::{self, Dictionaries},
     error::{self, AppError, Problem},
     http::{
@@ -62,7 +62,7 @@ async fn list(
 ) -> Result<Json<Page<RequestView>>, AppError> {
     let known = dictionaries::cached(&app).await?;
     let filter = Filter::new(params, &app.config.telephony.region, &known)?;
-    let mut db = app.db.acquire().await?;
+    let mut db = app.db.acquire_with(filter.plans()).await?;
     let rows = store::list(&mut db, &caller, &filter).await?;
     Ok(Json(Page::new(rows, filter.limit, |row| Cursor { at: row.created_at, id: row.id })))
 }
@@ -138,7 +138,7 @@ fn check_codes(dictionaries: &Dictionaries, kind: Option<&str>, direction: Optio
     (status = 404, description = "Not there, or not yours to see", body = Problem),
 ))]
 async fn read(caller: RequestReader, State(app): State<App>, Id(id): Id) -> Result<Response, AppError> {
-    let mut db = app.db.acquire().await?;
+    let mut db = app.db.acquire_with(Plans::Kept).await?;
     let view = store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     Ok(tagged(StatusCode::OK, view))
 }
@@ -249,7 +249,7 @@ async fn list_comments(
     ValidQuery(params): ValidQuery<PageParams>,
 ) -> Result<Json<Page<Comment>>, AppError> {
     let (after, limit) = params.parse()?;
-    let mut db = app.db.acquire().await?;
+    let mut db = app.db.acquire_with(Plans::Kept).await?;
     store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     let rows = store::comments(&mut db, id, after, limit).await?;
     Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.at, id: row.id })))
@@ -293,7 +293,7 @@ async fn history(
     ValidQuery(params): ValidQuery<PageParams>,
 ) -> Result<Json<Page<Event>>, AppError> {
     let (after, limit) = params.parse()?;
-    let mut db = app.db.acquire().await?;
+    let mut db = app.db.acquire_with(Plans::Kept).await?;
     store::by_id(&mut db, &caller, id).await?.ok_or(error::NOT_FOUND)?;
     let rows = store::history(&mut db, id, after, limit).await?;
     Ok(Json(Page::new(rows, limit, |row| Cursor { at: row.at, id: row.id })))

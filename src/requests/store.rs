@@ -1,13 +1,16 @@
 //! SQL of service requests. Every query that a caller's eyes or hands depend on takes the caller's
 //! scope and applies it at the root: what lies outside does not exist.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Postgres, QueryBuilder};
 
 use super::{
     model::{Comment, Event, EventKind, RequestView, Source},
-    query::Filter,
+    query::{Filter, Search},
     state::Status,
 };
 use crate::{
@@ -20,27 +23,21 @@ use crate::{
     },
 };
 
-/// `SELECT` of a [`RequestView`] with the given tail.
-macro_rules! select_request {
-    ($tail:literal, $($argument:expr),*) => {
-        sqlx::query_as!(
-            RequestView,
-            r#"SELECT r.id, r.version, r.status AS "status: _", r.source AS "source: _", t.code AS "type",
-                      d.code AS "direction?", r.city_id, ci.code AS city, ca.code AS "campaign?",
-                      c.phone_e164 AS client_phone, r.client_name, r.description, r.address,
-                      r.callback_at, r.meeting_at, r.resume_at, r.master_id, r.created_at, r.updated_at,
-                      r.first_response_at, r.assigned_at, r.escalated_at, r.closed_at,
-                      r.result, r.expenses, r.net, r.handover
-                 FROM requests r
-                 JOIN clients c ON c.id = r.client_id
-                 JOIN cities ci ON ci.id = r.city_id
-                 JOIN request_types t ON t.id = r.type_id
-                 LEFT JOIN directions d ON d.id = r.direction_id
-                 LEFT JOIN advertising_campaigns ca ON ca.id = r.campaign_id "# + $tail,
-            $($argument),*
-        )
-    };
-}
+/// What a [`RequestView`] is read from: what stands between the two is called `r`, with the columns of `requests`.
+const VIEW: [&str; 2] = [
+    "SELECT r.id, r.version, r.status, r.source, t.code AS type, d.code AS direction, r.city_id, ci.code AS city,
+            ca.code AS campaign, c.phone_e164 AS client_phone, r.client_name, r.description, r.address,
+            r.callback_at, r.meeting_at, r.resume_at, r.master_id, r.created_at, r.updated_at,
+            r.first_response_at, r.assigned_at, r.escalated_at, r.closed_at,
+            r.result, r.expenses, r.net, r.handover
+       FROM ",
+    " r
+       JOIN clients c ON c.id = r.client_id
+       JOIN cities ci ON ci.id = r.city_id
+       JOIN request_types t ON t.id = r.type_id
+       LEFT JOIN directions d ON d.id = r.direction_id
+       LEFT JOIN advertising_campaigns ca ON ca.id = r.campaign_id ",
+];
 
 /// One request in the caller's scope.
 ///
@@ -48,13 +45,13 @@ macro_rules! select_request {
 /// As the database.
 pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<RequestView>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = select_request!(
-        "WHERE r.id = $1 AND r.deleted_at IS NULL
-           AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)",
-        id,
-        caller.city_filter() as _,
-        caller.master_filter()
-    );
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        VIEW.join("requests")
+            + "WHERE r.id = $1 AND r.deleted_at IS NULL
+                 AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)"
+    });
+    let query = sqlx::query_as::<_, RequestView>(AssertSqlSafe(SQL.as_str()));
+    let query = query.bind(id).bind(caller.city_filter()).bind(caller.master_filter());
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }
 
@@ -100,7 +97,8 @@ pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> R
     );
     let Some(id) = telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await? else { return Ok(None) };
     let (pg, telemetry) = db.parts();
-    let query = select_request!("WHERE r.id = $1", id);
+    static SQL: LazyLock<String> = LazyLock::new(|| VIEW.join("requests") + "WHERE r.id = $1");
+    let query = sqlx::query_as::<_, RequestView>(AssertSqlSafe(SQL.as_str())).bind(id);
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }
 
@@ -111,41 +109,86 @@ pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> R
 /// As the database.
 pub async fn list(db: &mut Conn, caller: &Caller, filter: &Filter) -> Result<Vec<RequestView>, DbError> {
     let (pg, telemetry) = db.parts();
-    let query = select_request!(
-        "WHERE r.deleted_at IS NULL
-           AND ($1::bigint[] IS NULL OR r.city_id = ANY($1)) AND ($2::bigint IS NULL OR r.master_id = $2)
-           AND ($3::bigint IS NULL OR r.city_id = $3)
-           AND ($4::text[] IS NULL OR r.status = ANY($4))
-           AND ($5::bigint IS NULL OR r.master_id = $5)
-           AND ($6::bigint IS NULL OR r.type_id = $6)
-           AND ($7::bigint IS NULL OR r.campaign_id = $7)
-           AND ($8::timestamptz IS NULL OR r.created_at >= $8)
-           AND ($9::timestamptz IS NULL OR r.created_at < $9)
-           AND ($10::text IS NULL
-                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $10 AND anonymised_at IS NULL LIMIT 500)))
-           AND (NOT $11 OR r.search @@ to_tsquery('simple', $12) OR r.id = $13
-                OR r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE reverse(phone_e164) LIKE $14 AND anonymised_at IS NULL LIMIT 500)))
-           AND ($15::timestamptz IS NULL OR (r.created_at, r.id) < ($15, $16))
-         ORDER BY r.created_at DESC, r.id DESC LIMIT $17",
-        caller.city_filter() as _,
-        caller.master_filter(),
-        filter.city,
-        filter.statuses.as_deref() as _,
-        filter.master,
-        filter.kind,
-        filter.campaign,
-        filter.created_from,
-        filter.created_to,
-        filter.phone,
-        filter.search.given,
-        filter.search.words,
-        filter.search.number,
-        filter.search.phone,
-        filter.after.map(|cursor| cursor.at),
-        filter.after.map(|cursor| cursor.id),
-        filter.limit + 1
-    );
+    let mut query = newest(caller, filter);
+    let query = query.build_query_as::<RequestView>();
     telemetry.run(DbOperation::RequestList, query.fetch_all(pg)).await
+}
+
+/// The statement has the conditions that there are and no others, so that a plan made once suits whoever asks for the
+/// same. Only the page's rows are joined to what they refer to.
+fn newest<'a>(caller: &'a Caller, filter: &'a Filter) -> QueryBuilder<Postgres> {
+    const ORDER: &str = " ORDER BY r.created_at DESC, r.id DESC";
+    let limit = filter.limit + 1;
+    let mut query = QueryBuilder::new(VIEW[0]);
+    match caller.city_filter() {
+        // The newest of each city, and of these the newest: an index has either in order, whatever the city's size.
+        Some(cities) if cities.len() > 1 && filter.is_plain() && filter.city.is_none() => {
+            query.push("(SELECT r.* FROM unnest(").push_bind(cities.to_vec());
+            query.push(
+                ") AS own (city_id) CROSS JOIN LATERAL (SELECT r.* FROM requests r WHERE r.city_id = own.city_id",
+            );
+            conditions(&mut query, caller, filter);
+            query.push(ORDER).push(" LIMIT ").push_bind(limit).push(") r");
+        }
+        cities => {
+            query.push("(SELECT r.* FROM requests r WHERE ");
+            match cities {
+                None => query.push("true"),
+                Some([city]) => query.push("r.city_id = ").push_bind(*city),
+                Some(cities) => query.push("r.city_id = ANY(").push_bind(cities.to_vec()).push(")"),
+            };
+            conditions(&mut query, caller, filter);
+        }
+    }
+    query.push(ORDER).push(" LIMIT ").push_bind(limit).push(")").push(VIEW[1]).push(ORDER);
+    query
+}
+
+/// What the filter and the caller's scope ask of a row, but for the scope's cities.
+fn conditions(query: &mut QueryBuilder<Postgres>, caller: &Caller, filter: &Filter) {
+    /// Service requests of clients with such a phone.
+    const OF_CLIENTS: &str =
+        "r.client_id = ANY (ARRAY(SELECT id FROM clients WHERE anonymised_at IS NULL AND reverse(phone_e164) LIKE ";
+    query.push(" AND r.deleted_at IS NULL");
+    for (column, value) in [
+        ("master_id", caller.master_filter()),
+        ("city_id", filter.city),
+        ("master_id", filter.master),
+        ("type_id", filter.kind),
+        ("campaign_id", filter.campaign),
+    ] {
+        if let Some(value) = value {
+            query.push(format_args!(" AND r.{column} = ")).push_bind(value);
+        }
+    }
+    if let Some(statuses) = &filter.statuses {
+        query.push(" AND r.status = ANY(").push_bind(statuses.clone()).push(")");
+    }
+    for (limit, value) in [(">=", filter.created_from), ("<", filter.created_to)] {
+        if let Some(value) = value {
+            query.push(format_args!(" AND r.created_at {limit} ")).push_bind(value);
+        }
+    }
+    if let Some(phone) = &filter.phone {
+        query.push(" AND ").push(OF_CLIENTS).push_bind(phone.clone()).push(" LIMIT 500))");
+    }
+    let Search { given, words, number, phone } = &filter.search;
+    if *given {
+        query.push(" AND (false");
+        if let Some(words) = words {
+            query.push(" OR r.search @@ to_tsquery('simple', ").push_bind(words.clone()).push(")");
+        }
+        if let Some(number) = number {
+            query.push(" OR r.id = ").push_bind(*number);
+        }
+        if let Some(phone) = phone {
+            query.push(" OR ").push(OF_CLIENTS).push_bind(phone.clone()).push(" LIMIT 500))");
+        }
+        query.push(")");
+    }
+    if let Some(after) = &filter.after {
+        query.push(" AND (r.created_at, r.id) < (").push_bind(after.at).push(", ").push_bind(after.id).push(")");
+    }
 }
 
 /// A service request to be created.
