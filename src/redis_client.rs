@@ -20,11 +20,12 @@ use tokio::{
     runtime::{Builder, Handle},
     sync::{Notify, oneshot},
 };
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     clock::Clock,
     config::Secret,
+    http::stats,
     telemetry::{Seldom, labels::Dependency, metrics::Metrics},
 };
 
@@ -259,14 +260,18 @@ impl Shared {
         if !probes && self.breaker().open {
             return Outcome { answer: Err(Failure::Silence("nobody asks just now".to_owned())), late: false };
         }
-        let span = info_span!(
-            target: "switchboard::redis",
-            "redis",
-            otel.name = "redis",
-            otel.kind = "client",
-            otel.status_code = Empty,
-            db.system.name = "redis",
-        );
+        let span = if stats::is_sampled() {
+            info_span!(
+                target: "switchboard::redis",
+                "redis",
+                otel.name = "redis",
+                otel.kind = "client",
+                otel.status_code = Empty,
+                db.system.name = "redis",
+            )
+        } else {
+            Span::none()
+        };
         // One bound over connect and answer together.
         let limit = CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
         let work = command(lock(&self.manager).clone());

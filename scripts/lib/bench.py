@@ -32,11 +32,11 @@ def start(executable, test, rows, **options):
     )
 
 
-def machine():
+def machine(build="debug build"):
     cores, memory = os.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     today = datetime.date.today().isoformat()
     kind = f"{platform.system()} {platform.machine()}"
-    return f"Measured on {today}: {cores} cores, {memory:.0f} GiB, {kind}, debug build, everything on one machine."
+    return f"Measured on {today}: {cores} cores, {memory:.0f} GiB, {kind}, {build}, everything on one machine."
 
 
 def table(heads, rows):

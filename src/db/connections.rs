@@ -97,9 +97,10 @@ impl managed::Manager for Opener {
         if connection.opened.elapsed() > LIFETIME {
             return Err(RecycleError::message("it is old"));
         }
-        match connection.proven.elapsed() < TRUSTED || connection.is_good().await {
-            true => Ok(()),
-            false => Err(RecycleError::message("it does not answer, or takes no writes")),
+        if connection.proven.elapsed() < TRUSTED || connection.is_good().await {
+            Ok(())
+        } else {
+            Err(RecycleError::message("it does not answer, or takes no writes"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The pool and what may run on it. Every statement goes through [`Telemetry::run`]: a client span,
+//! The pool and what may run on it. Every statement goes through [`Statements::run`]: a client span,
 //! a histogram, an error counter, the request's own count, and a timeout on our side, because
 //! `statement_timeout` cannot save a query whose network went dark.
 
@@ -66,6 +66,16 @@ pub struct Statements<'a> {
 }
 
 impl Statements<'_> {
+    /// Runs one statement within the query timeout, and notes what that says of the connection.
+    async fn bounded<T>(&self, statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DbError> {
+        let timeout = self.telemetry.timeout;
+        self.usage.begin();
+        let Ok(outcome) = tokio::time::timeout(timeout, statement).await else { return Err(DbError::Timeout(timeout)) };
+        let outcome = outcome.map_err(DbError::from);
+        self.usage.end(outcome.as_ref().is_err_and(DbError::is_outage));
+        outcome
+    }
+
     /// Runs one statement (or BEGIN, COMMIT) under its name.
     ///
     /// # Errors
@@ -75,8 +85,12 @@ impl Statements<'_> {
         operation: DbOperation,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, DbError> {
-        // A worker that looks for work finds none most of the time: not worth a trace of its own.
-        let span = if tracing::Span::current().is_none() {
+        if cfg!(feature = "unobserved") {
+            return self.bounded(statement).await;
+        }
+        // A worker that looks for work finds none most of the time: not worth a trace of its own. And of a request whose
+        // trace nobody keeps, nobody keeps the parts.
+        let span = if tracing::Span::current().is_none() || !stats::is_sampled() {
             tracing::Span::none()
         } else {
             info_span!(
@@ -93,16 +107,8 @@ impl Statements<'_> {
             )
         };
         let started = Instant::now();
-        let Telemetry { metrics, timeout } = self.telemetry;
-        self.usage.begin();
-        let outcome = match tokio::time::timeout(*timeout, statement.instrument(span.clone())).await {
-            Ok(result) => {
-                let outcome = result.map_err(DbError::from);
-                self.usage.end(outcome.as_ref().is_err_and(DbError::is_outage));
-                outcome
-            }
-            Err(_) => Err(DbError::Timeout(*timeout)),
-        };
+        let outcome = self.bounded(statement.instrument(span.clone())).await;
+        let metrics = &self.telemetry.metrics;
         let elapsed = started.elapsed();
         metrics.db_operation_duration(operation).observe(elapsed.as_secs_f64());
         stats::record_query(elapsed);

@@ -32,6 +32,9 @@ use crate::{
 
 /// The middleware.
 pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    if cfg!(feature = "unobserved") {
+        return stats::scope(Arc::default(), next.run(request)).await;
+    }
     let matched = request.extensions().get::<MatchedPath>();
     let (method, route) = (Method::from(request.method()), Route::new(matched));
     let span = info_span!(
@@ -116,7 +119,8 @@ struct InFlight {
 impl InFlight {
     fn new(metrics: Arc<Metrics>, method: Method, route: Route, ids: Option<TraceIds>, span: Span) -> Self {
         metrics.http_active_requests(method).inc();
-        let (stats, started) = (Arc::default(), Instant::now());
+        let is_sampled = ids.as_ref().is_some_and(|ids| ids.is_sampled);
+        let (stats, started) = (Arc::new(RequestStats::new(is_sampled)), Instant::now());
         Self { metrics, method, route, ids, span, stats, started, finished: false }
     }
 

@@ -20,6 +20,7 @@ tokio::task_local! {
 /// The record of one request.
 #[derive(Debug, Default)]
 pub struct RequestStats {
+    is_sampled: bool,
     queries: AtomicU64,
     query_nanos: AtomicU64,
     wait_nanos: AtomicU64,
@@ -32,6 +33,12 @@ pub struct RequestStats {
 type Limits = (Vec<String>, Vec<String>);
 
 impl RequestStats {
+    /// Of a request whose trace goes to a collector, or not.
+    #[must_use]
+    pub fn new(is_sampled: bool) -> Self {
+        Self { is_sampled, ..Self::default() }
+    }
+
     /// Statements run.
     #[must_use]
     pub fn queries(&self) -> u64 {
@@ -66,6 +73,12 @@ pub async fn scope<T>(stats: Arc<RequestStats>, work: impl Future<Output = T>) -
 pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     let stats = CURRENT.try_with(Arc::clone).unwrap_or_default();
     scope(stats, work)
+}
+
+/// Whether what happens now is to be traced: always outside a request.
+#[must_use]
+pub fn is_sampled() -> bool {
+    CURRENT.try_with(|stats| stats.is_sampled).unwrap_or(true)
 }
 
 /// Adds one statement; outside a request (workers) nothing is kept.

@@ -44,12 +44,12 @@ const VIEW: [&str; 2] = [
 /// # Errors
 /// As the database.
 pub async fn by_id(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<RequestView>, DbError> {
-    let (pg, telemetry) = db.parts();
     static SQL: LazyLock<String> = LazyLock::new(|| {
         VIEW.join("requests")
             + "WHERE r.id = $1 AND r.deleted_at IS NULL
                  AND ($2::bigint[] IS NULL OR r.city_id = ANY($2)) AND ($3::bigint IS NULL OR r.master_id = $3)"
     });
+    let (pg, telemetry) = db.parts();
     let query = sqlx::query_as::<_, RequestView>(AssertSqlSafe(SQL.as_str()));
     let query = query.bind(id).bind(caller.city_filter()).bind(caller.master_filter());
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
@@ -87,6 +87,7 @@ pub async fn lock(db: &mut Conn, caller: &Caller, id: i64) -> Result<Option<Requ
 /// # Errors
 /// As the database.
 pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> Result<Option<RequestView>, DbError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| VIEW.join("requests") + "WHERE r.id = $1");
     let (pg, telemetry) = db.parts();
     let query = sqlx::query_scalar!(
         "SELECT id FROM requests
@@ -97,7 +98,6 @@ pub async fn lock_unanswered(db: &mut Conn, id: i64, before: DateTime<Utc>) -> R
     );
     let Some(id) = telemetry.run(DbOperation::RequestLock, query.fetch_optional(pg)).await? else { return Ok(None) };
     let (pg, telemetry) = db.parts();
-    static SQL: LazyLock<String> = LazyLock::new(|| VIEW.join("requests") + "WHERE r.id = $1");
     let query = sqlx::query_as::<_, RequestView>(AssertSqlSafe(SQL.as_str())).bind(id);
     telemetry.run(DbOperation::RequestById, query.fetch_optional(pg)).await
 }

@@ -3,7 +3,7 @@
 //! neither begins another line nor says anything to the terminal.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::IsTerminal,
     sync::{
         Arc,
@@ -11,7 +11,6 @@ use std::{
     },
 };
 
-use serde_json::{Map, Value, json};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -113,51 +112,98 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut timestamp = String::with_capacity(32);
-        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
-        let mut line = Map::new();
-        line.insert("timestamp".into(), Value::String(timestamp));
-        line.insert("level".into(), json!(event.metadata().level().as_str().to_ascii_lowercase()));
-        line.insert("target".into(), json!(event.metadata().target()));
+        let metadata = event.metadata();
+        writer.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut writer)?;
+        let level = LogLevel::from(*metadata.level()).as_str();
+        write!(writer, "\",\"level\":\"{level}\",\"target\":\"{}\"", metadata.target())?;
         // From the current span itself and not by this layer's look-up, for which a filter such as
         // "warn" hides our spans. `http::observe` writes its line outside its span, with its ids.
         if let Some(ids) = TraceIds::current() {
-            line.insert("trace_id".into(), json!(ids.trace_id));
-            line.insert("span_id".into(), json!(ids.span_id));
+            write!(writer, ",\"trace_id\":\"{}\",\"span_id\":\"{}\"", ids.trace_id, ids.span_id)?;
         }
-        event.record(&mut Fields(&mut line));
-        // serde_json escapes what is below the space, and leaves the rest as it is. Outside of strings
-        // there is none of it.
-        let line = Value::Object(line).to_string();
-        let mut rest = line.as_str();
-        while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_unprintable(*character)) {
-            write!(writer, "{}\\u{:04x}", &rest[..at], u32::from(character))?;
-            rest = &rest[at + character.len_utf8()..];
-        }
-        writeln!(writer, "{rest}")
+        let mut fields = Fields { writer, outcome: Ok(()) };
+        event.record(&mut fields);
+        fields.outcome?;
+        fields.writer.write_str("}\n")
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+/// Writes fields as members of an object, behind others.
+struct Fields<'writer> {
+    writer: Writer<'writer>,
+    outcome: fmt::Result,
+}
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.outcome = self.outcome.and_then(|()| write!(self.writer, ",\"{}\":{value}", field.name()));
+    }
+
+    /// A string.
+    fn put_text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let mut write = || {
+            write!(self.writer, ",\"{}\":\"", field.name())?;
+            write!(Escaped(&mut self.writer), "{value}")?;
+            self.writer.write_char('"')
+        };
+        self.outcome = self.outcome.and_then(|()| write());
+    }
+}
+
+/// What is between the quotes of a JSON string (RFC 8259 §7).
+struct Escaped<'a, W>(&'a mut W);
+
+impl<W: fmt::Write> fmt::Write for Escaped<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        let is_special = |character: char| matches!(character, '"' | '\\') || is_unprintable(character);
+        while let Some(at) = rest.find(is_special) {
+            self.0.write_str(&rest[..at])?;
+            let mut behind = rest[at..].chars();
+            match behind.next() {
+                Some(character @ ('"' | '\\')) => write!(self.0, "\\{character}")?,
+                // Of those that are not to be printed none needs two of them.
+                Some(character) => write!(self.0, "\\u{:04x}", u32::from(character))?,
+                None => {}
+            }
+            rest = behind.as_str();
+        }
+        self.0.write_str(rest)
+    }
+}
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.put_text(field, format_args!("{value}"));
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.put(field, format_args!("{value}"));
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.put(field, format_args!("{value}"));
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        // JSON has no other numbers.
+        if value.is_finite() { self.put(field, format_args!("{value}")) } else { self.put(field, format_args!("null")) }
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.put(field, format_args!("{value}"));
     }
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().to_owned(), json!(format!("{value:?}")));
+        self.put_text(field, format_args!("{value:?}"));
+    }
+}
+
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::ERROR => Self::Error,
+            Level::WARN => Self::Warn,
+            Level::INFO => Self::Info,
+            Level::DEBUG => Self::Debug,
+            Level::TRACE => Self::Trace,
+        }
     }
 }
 
@@ -175,13 +221,7 @@ impl LevelCounts {
 
 impl<S: Subscriber> Layer<S> for LevelCounts {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let level = match *event.metadata().level() {
-            Level::ERROR => LogLevel::Error,
-            Level::WARN => LogLevel::Warn,
-            Level::INFO => LogLevel::Info,
-            Level::DEBUG => LogLevel::Debug,
-            Level::TRACE => LogLevel::Trace,
-        };
+        let level = LogLevel::from(*event.metadata().level());
         self.0[level as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -190,6 +230,7 @@ impl<S: Subscriber> Layer<S> for LevelCounts {
 mod tests {
     use std::{io, sync::Mutex};
 
+    use serde_json::{Value, json};
     use tracing_subscriber::{Registry, layer::SubscriberExt};
 
     use super::*;

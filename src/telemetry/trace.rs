@@ -177,6 +177,8 @@ pub struct TraceIds {
     pub span_id: String,
     /// The W3C `traceparent` of the span.
     pub traceparent: String,
+    /// Whether the trace goes to a collector.
+    pub is_sampled: bool,
 }
 
 impl TraceIds {
@@ -190,6 +192,7 @@ impl TraceIds {
             trace_id: ids.trace_id().to_string(),
             span_id: ids.span_id().to_string(),
             traceparent: format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8()),
+            is_sampled: ids.is_sampled(),
         })
     }
 }
