@@ -3,12 +3,13 @@
 # Each one installs what it needs and does not find; CI runs the same ones.
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate stack smoke load load-watched stress spike soak breakpoint backup restore test scale faults drill truth panels mutants-ops security fuzz-api mutants lint lint-ops dashboards audit \
+.PHONY: help run simulate stack smoke load load-watched stress spike soak breakpoint backup restore test scale bench faults drill truth panels mutants-ops security fuzz-api mutants lint lint-ops dashboards audit \
     coverage docs sqlx build-release secrets up down image clean
 
 # Many tests wait rather than compute.
 threads := $(shell expr 3 '*' `getconf _NPROCESSORS_ONLN`)
-program := $(or $(CARGO_TARGET_DIR),target)/debug/switchboard
+target := $(or $(CARGO_TARGET_DIR),target)
+program := $(target)/debug/switchboard
 
 # Whatever the caller's environment says, sources are checked against .sqlx and not against a database.
 export SQLX_OFFLINE := true
@@ -74,6 +75,15 @@ test: ## Run all tests
 scale: ## Measure lists, searches and exports over a million service requests; prints the plans
 	@scripts/setup postgres
 	cargo test --locked --test scale -- --nocapture
+
+bench: ## Measure the release build beside pgbench, and what telemetry costs; keeps docs/PERFORMANCE.md; ARGS="--seconds 3 endpoints"
+	@scripts/setup postgres redis wrk
+	@# What it is measured against stands in its place for a moment.
+	cargo build --locked --release --features unobserved
+	mkdir -p $(target)/unobserved
+	cp $(target)/release/switchboard $(target)/unobserved/
+	cargo build --locked --release
+	scripts/bench $(ARGS)
 
 faults: ## Break what the server stands on, one fault at a time; keeps promised and measured in docs/RELIABILITY.md
 	@scripts/setup postgres redis haproxy python
