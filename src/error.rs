@@ -223,7 +223,7 @@ impl IntoResponse for AppError {
             detail,
             errors,
             allowed,
-            trace_id: TraceIds::current().map(|ids| ids.trace_id),
+            trace_id: TraceIds::current().map(|ids| ids.trace_id.to_string()),
         };
         let mut response = (kind.status, axum::Json(problem)).into_response();
         let headers = response.headers_mut();

@@ -189,7 +189,7 @@ impl Entry {
 /// # Errors
 /// As the database.
 pub async fn record(tx: &mut Tx, by: By, entry: Entry, now: DateTime<Utc>) -> Result<(), DbError> {
-    let trace_id = TraceIds::current().map(|ids| ids.trace_id);
+    let trace_id = TraceIds::current().map(|ids| ids.trace_id.to_string());
     store::insert(tx, by, entry, trace_id.as_deref(), now).await
 }
 

@@ -49,6 +49,8 @@ pub struct Tokens {
     key_id: String,
     /// By key id: the current one, and while the secret is being changed the one before.
     verifying: Vec<(String, DecodingKey)>,
+    /// What the library checks.
+    validation: Validation,
     lifetime: TimeDelta,
     clock: Clock,
 }
@@ -70,7 +72,14 @@ impl Tokens {
             .map(|secret| (key_id(secret), DecodingKey::from_secret(secret.expose().as_bytes())))
             .collect();
         let signing = EncodingKey::from_secret(current.expose().as_bytes());
-        Self { signing, key_id: key_id(current), verifying, lifetime, clock }
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        // The library reads the machine's clock; ours can be told the time.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        Self { signing, key_id: key_id(current), verifying, validation, lifetime, clock }
     }
 
     /// A token for a session that ends at `session_end`, and when the token expires: not later.
@@ -109,15 +118,8 @@ impl Tokens {
     pub fn verify(&self, token: &str) -> Result<Claims, InvalidToken> {
         let named = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken)?.kid.ok_or(InvalidToken)?;
         let (_, key) = self.verifying.iter().find(|(id, _)| *id == named).ok_or(InvalidToken)?;
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_audience(&[AUDIENCE]);
-        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        // The library reads the machine's clock; ours can be told the time.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
         let TokenData { header, claims, .. } =
-            jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| InvalidToken)?;
+            jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(|_| InvalidToken)?;
         let now = self.clock.now().timestamp();
         let begun = claims.nbf <= now + LEEWAY && claims.iat <= now + 2 * LEEWAY;
         let over = claims.exp <= now - LEEWAY;

@@ -12,7 +12,9 @@ mod value;
 mod versions;
 
 use std::{
-    sync::{Arc, LazyLock},
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -89,8 +91,31 @@ pub struct Cache {
     local: moka::sync::Cache<String, Held>,
     versions: Versions,
     flights: Flights,
+    parsed: Parsed,
     settings: config::Cache,
     metrics: Arc<Metrics>,
+}
+
+/// What [`Cache::get`] has made of the values under its keys, which are few, with the ETags of these: who looks up a
+/// code in all dictionaries has no time to read them first.
+#[derive(Debug, Default)]
+struct Parsed(Mutex<HashMap<String, (String, Made)>>);
+
+type Made = Arc<dyn Any + Send + Sync>;
+
+impl Parsed {
+    fn get<T: DeserializeOwned + Send + Sync + 'static>(&self, key: &Key, value: &Tagged) -> Option<Arc<T>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((tag, parsed)) = all.get(key.text())
+            && tag == value.tag()
+            && let Ok(parsed) = parsed.clone().downcast()
+        {
+            return Some(parsed);
+        }
+        let parsed: Arc<T> = Arc::new(serde_json::from_slice(value.body()).ok()?);
+        all.insert(key.text().to_owned(), (value.tag().to_owned(), parsed.clone()));
+        Some(parsed)
+    }
 }
 
 impl Cache {
@@ -100,7 +125,8 @@ impl Cache {
         let weight = |key: &String, held: &Held| u32::try_from(key.len() + held.value.len()).unwrap_or(u32::MAX);
         let local = moka::sync::Cache::builder().weigher(weight).max_capacity(LOCAL_CAPACITY).build();
         let versions = Versions::new(db, redis.clone());
-        Self { redis, local, versions, flights: Flights::default(), settings: settings.clone(), metrics }
+        let (flights, parsed) = Default::default();
+        Self { redis, local, versions, flights, parsed, settings: settings.clone(), metrics }
     }
 
     /// What is under `key`, loaded and kept when it is not there or not fresh. Many who want the same at once
@@ -133,19 +159,18 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::read`].
-    pub async fn get<T: Serialize + DeserializeOwned, F: Future<Output = Result<T, AppError>>>(
-        &self,
-        key: &Key,
-        freshness: Freshness,
-        load: impl Fn() -> F,
-    ) -> Result<T, AppError> {
+    pub async fn get<T, F>(&self, key: &Key, freshness: Freshness, load: impl Fn() -> F) -> Result<Arc<T>, AppError>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<T, AppError>>,
+    {
         let found = self.read(key, freshness, &load).await?;
-        if let Ok(value) = serde_json::from_slice(found.body()) {
+        if let Some(value) = self.parsed.get(key, &found) {
             return Ok(value);
         }
         // Another build of this release had other ideas of it.
         let loaded = self.read(key, Freshness::Anew, load).await?;
-        serde_json::from_slice(loaded.body()).map_err(AppError::internal)
+        serde_json::from_slice(loaded.body()).map(Arc::new).map_err(AppError::internal)
     }
 
     /// After a change of what `domain` is about, to this version, was committed: from here on this replica serves

@@ -147,7 +147,7 @@ async fn receive(app: &App, client: ClientIp, path: &[String], request: Request)
     }
     // A provider that is told to wait sends again.
     app.webhook_limit.check(provider.as_str()).await?;
-    let traceparent = TraceIds::current().map(|ids| ids.traceparent);
+    let traceparent = TraceIds::current().map(|ids| ids.traceparent());
     let mut db = app.reserved.acquire().await?;
     let new = store::insert_event(
         &mut db,

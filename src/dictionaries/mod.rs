@@ -8,6 +8,8 @@ pub mod store;
 
 pub use model::Dictionaries;
 
+use std::sync::Arc;
+
 use axum::response::Response;
 
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
 ///
 /// # Errors
 /// As the database.
-pub async fn cached(app: &App) -> Result<Dictionaries, AppError> {
+pub async fn cached(app: &App) -> Result<Arc<Dictionaries>, AppError> {
     let key = Key::common(CacheName::Dictionaries, "all");
     let load = || async { Ok(store::load(&mut app.db.acquire().await?).await?) };
     app.cache.get(&key, Freshness::Cached, load).await

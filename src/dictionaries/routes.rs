@@ -65,7 +65,7 @@ fn taken(error: DbError) -> AppError {
     (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn cities(caller: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
-    let mut cities = cached(&app).await?.cities;
+    let mut cities = cached(&app).await?.cities.clone();
     cities.retain(|city| caller.sees_city(city.id));
     kept(&cities)
 }
@@ -103,7 +103,7 @@ async fn transaction_types(_: DictionaryReader, State(app): State<App>) -> Resul
     (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn campaigns(caller: DictionaryReader, State(app): State<App>) -> Result<Response, AppError> {
-    let mut campaigns = cached(&app).await?.campaigns;
+    let mut campaigns = cached(&app).await?.campaigns.clone();
     campaigns.retain(|campaign| caller.sees_city(campaign.city_id));
     kept(&campaigns)
 }

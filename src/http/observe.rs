@@ -119,7 +119,7 @@ struct InFlight {
 impl InFlight {
     fn new(metrics: Arc<Metrics>, method: Method, route: Route, ids: Option<TraceIds>, span: Span) -> Self {
         metrics.http_active_requests(method).inc();
-        let is_sampled = ids.as_ref().is_some_and(|ids| ids.is_sampled);
+        let is_sampled = ids.is_some_and(|ids| ids.is_sampled);
         let (stats, started) = (Arc::new(RequestStats::new(is_sampled)), Instant::now());
         Self { metrics, method, route, ids, span, stats, started, finished: false }
     }
@@ -154,8 +154,8 @@ impl InFlight {
                 tracing::$level!(
                     target: "switchboard::http",
                     // Given here and not by the log layer: this line is written outside the span.
-                    trace_id = self.ids.as_ref().map(|ids| ids.trace_id.as_str()),
-                    span_id = self.ids.as_ref().map(|ids| ids.span_id.as_str()),
+                    trace_id = self.ids.map(|ids| display(ids.trace_id)),
+                    span_id = self.ids.map(|ids| display(ids.span_id)),
                     method = self.method.as_str(),
                     route = self.route.as_str(),
                     status = status.as_u16(),

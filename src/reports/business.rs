@@ -164,15 +164,14 @@ pub struct WebhookFigures {
 
 /// The caller's part of what was computed.
 #[must_use]
-pub fn view(stored: Stored, caller: &Caller, now: DateTime<Utc>, rejected_here: u64) -> BusinessMetrics {
-    let Stored { taken_at, figures } = stored;
-    let figures = figures.0;
+pub fn view(stored: &Stored, caller: &Caller, now: DateTime<Utc>, rejected_here: u64) -> BusinessMetrics {
+    let figures = &stored.figures.0;
     let (mut today, mut all) = (Tally::default(), Tally::default());
     let (mut today_by_city, mut all_by_city) = (BTreeMap::new(), BTreeMap::new());
     let mut open: BTreeMap<Status, Open> = BTreeMap::new();
     let mut handover_outstanding = Decimal::ZERO;
     let mut triage = figures.triage;
-    for (_, city) in figures.cities.into_iter().filter(|(id, _)| caller.may_act_in(*id)) {
+    for (_, city) in figures.cities.iter().filter(|(id, _)| caller.may_act_in(**id)) {
         let (new, before) = (city.today.created(), city.earlier.created());
         let counted = [(&mut today_by_city, new), (&mut all_by_city, new + before)];
         for (by_city, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
@@ -181,8 +180,8 @@ pub fn view(stored: Stored, caller: &Caller, now: DateTime<Utc>, rejected_here: 
         today.add(&city.today);
         all.add(&city.today);
         all.add(&city.earlier);
-        for (status, here) in city.open {
-            open.entry(status).and_modify(|sum| *sum = sum.and(here)).or_insert(here);
+        for (status, here) in &city.open {
+            open.entry(*status).and_modify(|sum| *sum = sum.and(*here)).or_insert(*here);
         }
         handover_outstanding += city.handover_outstanding;
         triage = triage.and(city.triage);
@@ -195,8 +194,8 @@ pub fn view(stored: Stored, caller: &Caller, now: DateTime<Utc>, rejected_here: 
     }
     let unfinished = Status::ALL.iter().filter(|status| !status.is_finished());
     BusinessMetrics {
-        computed_at: taken_at,
-        age_s: (now - taken_at).as_seconds_f64().max(0.0),
+        computed_at: stored.taken_at,
+        age_s: (now - stored.taken_at).as_seconds_f64().max(0.0),
         today: Period::new(today, today_by_city),
         last_30_days: Period::new(all, all_by_city),
         open: unfinished.map(|status| OpenRequests::new(*status, open.get(status))).collect(),

@@ -273,7 +273,7 @@ async fn business(
     let stored = app.cache.get(&Key::common(CacheName::Reports, "business"), freshness, load).await?;
     let rejected = |provider: &Provider| app.metrics.webhook_events(*provider, WebhookOutcome::Rejected).get();
     let rejected_here = Provider::ALL.iter().map(rejected).sum();
-    Ok(Json(business::view(stored, &caller, app.clock.now(), rejected_here)))
+    Ok(Json(business::view(&stored, &caller, app.clock.now(), rejected_here)))
 }
 
 /// How fast this replica answers

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context,
     propagation::{Extractor, TextMapPropagator},
-    trace::{SpanContext, TraceContextExt, TracerProvider},
+    trace::{SpanContext, SpanId, TraceContextExt, TraceId, TracerProvider},
 };
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
@@ -168,15 +168,13 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     }
 }
 
-/// The trace and span id of the current span.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which span it is, of which trace; written as W3C Trace Context has them, 16 and 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceIds {
-    /// 32 hexadecimal digits.
-    pub trace_id: String,
-    /// 16 hexadecimal digits.
-    pub span_id: String,
-    /// The W3C `traceparent` of the span.
-    pub traceparent: String,
+    /// Of the trace.
+    pub trace_id: TraceId,
+    /// Of the span.
+    pub span_id: SpanId,
     /// Whether the trace goes to a collector.
     pub is_sampled: bool,
 }
@@ -188,12 +186,13 @@ impl TraceIds {
         let context = tracing::Span::current().context();
         let span = context.span();
         let ids = span.span_context();
-        ids.is_valid().then(|| Self {
-            trace_id: ids.trace_id().to_string(),
-            span_id: ids.span_id().to_string(),
-            traceparent: format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8()),
-            is_sampled: ids.is_sampled(),
-        })
+        ids.is_valid().then(|| Self { trace_id: ids.trace_id(), span_id: ids.span_id(), is_sampled: ids.is_sampled() })
+    }
+
+    /// The W3C `traceparent` of the span.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, u8::from(self.is_sampled))
     }
 }
 

@@ -19,6 +19,8 @@ use crate::support::{
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// One that its beginner does not keep.
+const UNKEPT: &str = "4bf92f3577b34da6a3ce929d0e0e4737";
 
 /// A company in the database before the server starts: one city, one line, one of each role.
 async fn found(database: &TestDatabase) {
@@ -102,7 +104,8 @@ async fn phone_rings(base: &str, operator: &Actor) -> i64 {
 
 async fn work(id: i64, operator: &Actor, manager: &Actor, master: &Actor) {
     let path = format!("/api/v1/requests/{id}");
-    let answer = operator.get(&path).await;
+    let unkept = format!("00-{UNKEPT}-00f067aa0ba902b7-00");
+    let answer = operator.send(operator.request(reqwest::Method::GET, &path).header("traceparent", unkept)).await;
     let etag = answer.header("etag").to_owned();
     assert_eq!(answer.expect(200)["status"], "new");
     operator.patch(&path, &etag, json!({ "client_name": "Olga", "direction": "plumbing" })).await.expect(200);
@@ -214,6 +217,8 @@ async fn assert_traces(collector: &Collector, id: i64) {
     assert_eq!(origin.name, "POST /api/v1/webhooks/telephony/{provider}/events/{kind}");
     let effects = collector.spans();
     assert!(effects.iter().any(|span| span.name == "INSERT calls" && span.trace_id == worker.trace_id));
+    // What came after it is here, so would it be.
+    assert!(effects.iter().all(|span| hex(&span.trace_id) != UNKEPT));
     // Values stay out of traces.
     let everything = format!("{effects:?}");
     for secret in ["79161234567", "Olga", "Tverskaya", PASSWORD, JWT_SECRET, PEPPER, MANGO_SALT] {
@@ -234,6 +239,8 @@ fn assert_log(log: &[Value], operator: i64) {
     assert!(line["db_ms"].as_f64().unwrap() > 0.0 && line["duration_ms"].as_f64() >= line["db_ms"].as_f64());
     assert_eq!(line["span_id"].as_str().unwrap().len(), 16);
     assert_eq!(log.iter().filter(is_line).count(), 1, "one line a request");
+    let unkept = log.iter().find(|line| line["trace_id"] == UNKEPT).expect("the line of a request nobody traces");
+    assert_eq!((&unkept["route"], &unkept["db_queries"]), (&json!("/api/v1/requests/{id}"), &json!(2)));
     let conflict = log.iter().find(|line| line["status"] == 409).unwrap();
     assert_eq!(conflict["error_code"], "transition_not_allowed");
     let text = format!("{log:?}");

@@ -140,7 +140,7 @@ fn may_follow(base: &Url, target: &Url) -> bool {
 
 async fn send(request: RequestBuilder) -> Result<Response, Failure> {
     let request = match TraceIds::current() {
-        Some(ids) => request.header("traceparent", ids.traceparent),
+        Some(ids) => request.header("traceparent", ids.traceparent()),
         None => request,
     };
     let response = request.send().await?;

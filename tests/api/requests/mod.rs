@@ -7,6 +7,7 @@ mod edit;
 mod hostile;
 mod list;
 mod money;
+mod statements;
 
 use serde_json::Value;
 
