@@ -6,14 +6,14 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{Method, header},
-    middleware,
-    response::IntoResponse,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use ipnet::IpNet;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -46,29 +46,16 @@ impl App {
         Ok(())
     }
 
-    /// The public router. Layers run from the last one here to the first: what observes is outermost,
-    /// so that nothing an inner layer answers is missed.
+    /// The public router.
     pub fn router(&self) -> Router {
         let (router, document) = routes().split_for_parts();
-        let cors = cors::policy(&self.config.http.allowed_origins);
+        let layers = Layers { app: self.clone(), cors: cors::policy(&self.config.http.allowed_origins) };
         router
             .merge(docs::router(&document))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
-            .layer(middleware::from_fn(caching::spare))
             .layer(DefaultBodyLimit::max(self.config.http.body_limit_bytes))
-            .layer(CatchPanicLayer::custom(guard::panicked))
-            .layer(middleware::from_fn_with_state(
-                Duration::from_millis(self.config.http.request_timeout_ms),
-                guard::time_limit,
-            ))
-            .layer(middleware::from_fn_with_state(cors.clone(), cors::preflights))
-            .layer(middleware::from_fn_with_state(self.clone(), rate_limit::per_address))
-            .layer(middleware::from_fn_with_state(self.capacity.clone(), capacity::limit))
-            .layer(middleware::from_fn(guard::framing))
-            .layer(middleware::from_fn_with_state(cors, cors::answers))
-            .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::security_headers))
-            .layer(middleware::from_fn_with_state(self.metrics.clone(), observe::observe))
+            .layer(middleware::from_fn_with_state(Arc::new(layers), enter))
             .with_state(self.clone())
     }
 
@@ -80,14 +67,38 @@ impl App {
             .route("/metrics", get(metrics))
             .fallback(async || AppError::from(error::NOT_FOUND))
             .method_not_allowed_fallback(async || AppError::from(error::METHOD_NOT_ALLOWED))
-            .layer(middleware::from_fn(guard::framing))
-            .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::security_headers))
+            .layer(middleware::from_fn_with_state(self.trusted_proxies(), guard::careful))
             .with_state(self.clone())
     }
 
     fn trusted_proxies(&self) -> Arc<[IpNet]> {
         self.config.http.trusted_proxies.as_slice().into()
     }
+}
+
+/// What [`enter`] needs.
+#[derive(Debug)]
+struct Layers {
+    app: App,
+    cors: CorsLayer,
+}
+
+/// What every request passes through on its way in and out. What observes is outermost, so that nothing an inner layer
+/// answers is missed. One middleware of many functions: as many middlewares would each copy all that are inside of them,
+/// for every request.
+async fn enter(State(layers): State<Arc<Layers>>, request: Request, next: Next) -> Response {
+    let Layers { app, cors } = &*layers;
+    let time_limit = Duration::from_millis(app.config.http.request_timeout_ms);
+    let handled = |request| caching::spare(request, |request| next.run(request));
+    let caught = |request| guard::catching(request, handled);
+    let timed = |request| guard::time_limit(time_limit, request, caught);
+    let asked = |request| cors::preflights(cors, request, timed);
+    let limited = |request| rate_limit::per_address(app, request, asked);
+    let placed = |request| capacity::limit(&app.capacity, request, limited);
+    let framed = |request| guard::framing(request, placed);
+    let readable = |request| cors::answers(cors, request, framed);
+    let secured = |request| guard::security_headers(&app.config.http.trusted_proxies, request, readable);
+    observe::observe(&app.metrics, request, secured).await
 }
 
 /// All routes of the public API, with their documentation.

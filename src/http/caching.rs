@@ -7,7 +7,6 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -90,11 +89,11 @@ impl<S: Sync> FromRequestParts<S> for Freshness {
 const DESCRIBING: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_DISPOSITION];
 
-/// A middleware that answers 304 to who names, in If-None-Match, the ETag of what a GET would give.
-pub async fn spare(request: Request, next: Next) -> Response {
+/// A layer that answers 304 to who names, in If-None-Match, the ETag of what a GET would give.
+pub async fn spare<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let had = if reads { has(request.headers()) } else { None };
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let given = matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let tag = response.headers().get(header::ETAG).filter(|_| given).and_then(|tag| tag.to_str().ok());
     if had.is_some_and(|had| tag.is_some_and(|tag| names(&had, tag))) {

@@ -15,9 +15,8 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::Method,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::future::BoxFuture;
@@ -87,9 +86,13 @@ impl Capacity {
     }
 }
 
-/// The middleware: 503 when all places are taken.
-pub async fn limit(State(capacity): State<Capacity>, request: Request, next: Next) -> Response {
-    let Some(scope) = scope(&request) else { return next.run(request).await };
+/// The layer: 503 when all places are taken.
+pub async fn limit<F: Future<Output = Response>>(
+    capacity: &Capacity,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let Some(scope) = scope(&request) else { return next(request).await };
     let shed = || {
         capacity.metrics.http_requests_shed(scope).inc();
         error::OVERLOADED.because("Too many requests are being served.").retry_after(1).into_response()
@@ -101,7 +104,7 @@ pub async fn limit(State(capacity): State<Capacity>, request: Request, next: Nex
         let arriving = |body| Arriving { body, place: place.clone(), coming_back: None };
         if body.is_end_stream() { body } else { Body::new(arriving(body)) }
     });
-    let response = next.run(request).await;
+    let response = next(request).await;
     // To whoever read it the body has broken off; not so if it was not needed.
     let is_shed = place.is_lost.load(Ordering::Relaxed) && !response.status().is_success();
     if is_shed { shed() } else { response }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{HeaderMap, HeaderValue, request::Parts},
+    http::{Extensions, HeaderMap, HeaderValue, request::Parts},
 };
 use ipnet::IpNet;
 
@@ -20,6 +20,16 @@ static UNREADABLE: Seldom = Seldom::new();
 pub struct ClientIp(pub IpAddr);
 
 impl ClientIp {
+    /// Of the request with these.
+    ///
+    /// # Errors
+    /// When the listener does not tell who its peers are.
+    pub(super) fn of(extensions: &Extensions, headers: &HeaderMap, app: &App) -> Result<Self, AppError> {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let peer = peer.ok_or_else(|| AppError::internal("the listener does not tell peer addresses"))?;
+        Ok(Self(resolve(peer, headers, &app.config.http.trusted_proxies)))
+    }
+
     /// What a rate limit counts by: one IPv4 address, or an IPv6 /64, which is what one customer gets.
     #[must_use]
     pub fn bucket(self) -> String {
@@ -37,9 +47,7 @@ impl FromRequestParts<App> for ClientIp {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, AppError> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        let peer = peer.ok_or_else(|| AppError::internal("the listener does not tell peer addresses"))?;
-        Ok(Self(resolve(peer, &parts.headers, &app.config.http.trusted_proxies)))
+        Self::of(&parts.extensions, &parts.headers, app)
     }
 }
 

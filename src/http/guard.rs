@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,6 +18,7 @@ use axum::{
 };
 
 use axum_server::tls::TlsInfo;
+use futures_util::FutureExt;
 use ipnet::IpNet;
 use tokio::time::{Instant, timeout_at};
 
@@ -50,10 +52,14 @@ impl Deadline {
 }
 
 /// Answers 504 when the handler takes longer than `limit`, or than the [`Deadline`] it was granted.
-pub async fn time_limit(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
+pub async fn time_limit<F: Future<Output = Response>>(
+    limit: Duration,
+    mut request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let deadline = Deadline(Arc::new(Mutex::new(Instant::now() + limit)));
     request.extensions_mut().insert(deadline.clone());
-    let mut answer = pin!(next.run(request));
+    let mut answer = pin!(next(request));
     loop {
         let until = deadline.get();
         match timeout_at(until, &mut answer).await {
@@ -64,9 +70,14 @@ pub async fn time_limit(State(limit): State<Duration>, mut request: Request, nex
     }
 }
 
-/// Turns a panic into a 500 that says nothing of it; the message goes to the log.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer wants")]
-pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+/// Turns a panic of a handler into a 500 that says nothing of it; the message goes to the log.
+pub async fn catching<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
+    // Nobody sees what the handler left: it is dropped, and what is shared is behind locks that do not mind.
+    let answer = AssertUnwindSafe(async { next(request).await }).catch_unwind();
+    answer.await.unwrap_or_else(|panic| panicked(&*panic))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
     let message = panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -76,7 +87,7 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// Refuses heads that are out of bounds, or that servers read in different ways.
-pub async fn framing(request: Request, next: Next) -> Response {
+pub async fn framing<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
     let head = request.extensions().get::<HeadFacts>().copied().unwrap_or_default();
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let refusal = if head.two_lengths {
@@ -92,14 +103,24 @@ pub async fn framing(request: Request, next: Next) -> Response {
     };
     match refusal {
         Some(error) => error.into_response(),
-        None => next.run(request).await,
+        None => next(request).await,
     }
 }
 
+/// What every listener has around its routes, whatever else there is: the middleware of [`framing`] and
+/// [`security_headers`].
+pub async fn careful(State(trusted): State<Arc<[IpNet]>>, request: Request, next: Next) -> Response {
+    security_headers(&trusted, request, |request| framing(request, |request| next.run(request))).await
+}
+
 /// Headers of every answer. A handler that sets one of them keeps its own.
-pub async fn security_headers(State(trusted): State<Arc<[IpNet]>>, request: Request, next: Next) -> Response {
-    let is_secure = came_over_tls(&request, &trusted);
-    let mut response = next.run(request).await;
+pub async fn security_headers<F: Future<Output = Response>>(
+    trusted: &[IpNet],
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let is_secure = came_over_tls(&request, trusted);
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

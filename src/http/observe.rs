@@ -10,9 +10,8 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::StatusCode,
-    middleware::Next,
     response::Response,
 };
 use http_body::{Frame, SizeHint};
@@ -30,10 +29,14 @@ use crate::{
     },
 };
 
-/// The middleware.
-pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+/// The layer.
+pub async fn observe<F: Future<Output = Response>>(
+    metrics: &Arc<Metrics>,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     if cfg!(feature = "unobserved") {
-        return stats::scope(Arc::default(), next.run(request)).await;
+        return stats::scope(Arc::default(), next(request)).await;
     }
     let matched = request.extensions().get::<MatchedPath>();
     let (method, route) = (Method::from(request.method()), Route::new(matched));
@@ -55,8 +58,8 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next
     let request =
         request.map(|body| if body.is_end_stream() { body } else { Body::new(Measured { body, read: 0, size }) });
     let ids = span.in_scope(TraceIds::current);
-    let mut in_flight = InFlight::new(metrics, method, route, ids, span.clone());
-    let response = stats::scope(in_flight.stats.clone(), next.run(request)).instrument(span).await;
+    let mut in_flight = InFlight::new(metrics.clone(), method, route, ids, span.clone());
+    let response = stats::scope(in_flight.stats.clone(), next(request)).instrument(span).await;
     in_flight.finish(&response);
     response
 }

@@ -9,9 +9,8 @@ mod quota;
 use std::sync::{Arc, LazyLock};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderName, HeaderValue},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use redis::Script;
@@ -114,15 +113,18 @@ impl Limit {
 
 /// Asks the limit of the client's address before anything is looked at, and tells in the answer how each
 /// limit stands that was asked on the way.
-pub async fn per_address(State(app): State<App>, client: ClientIp, request: Request, next: Next) -> Response {
-    // Probes must get through, and webhooks have limits of their own: a PBX has one address.
-    let granted = if capacity::scope(&request) == Some(CapacityScope::Api) {
-        app.ip_limit.check(&client.bucket()).await
-    } else {
-        Ok(())
+pub async fn per_address<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let granted = match bucket(app, &request) {
+        Ok(Some(bucket)) => app.ip_limit.check(&bucket).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
     };
     let mut response = match granted {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next(request).await,
         Err(refused) => refused.into_response(),
     };
     let (policies, standings) = stats::limits();
@@ -134,4 +136,14 @@ pub async fn per_address(State(app): State<App>, client: ClientIp, request: Requ
         }
     }
     response
+}
+
+/// Whose limit a request is asked for; of none that is a probe, which must get through, or a webhook, which has limits of
+/// its own: a PBX has one address.
+fn bucket(app: &App, request: &Request) -> Result<Option<String>, AppError> {
+    if capacity::scope(request) != Some(CapacityScope::Api) {
+        return Ok(None);
+    }
+    let client = ClientIp::of(request.extensions(), request.headers(), app)?;
+    Ok(Some(client.bucket()))
 }

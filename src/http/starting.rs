@@ -41,8 +41,7 @@ fn waiting(trusted_proxies: Arc<[IpNet]>) -> Router {
         .route("/health/ready", get(async || health::says("starting")))
         .fallback(not_yet)
         .method_not_allowed_fallback(not_yet)
-        .layer(middleware::from_fn(guard::framing))
-        .layer(middleware::from_fn_with_state(trusted_proxies, guard::security_headers))
+        .layer(middleware::from_fn_with_state(trusted_proxies, guard::careful))
 }
 
 async fn not_yet() -> Response {

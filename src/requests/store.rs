@@ -125,7 +125,7 @@ fn newest<'a>(caller: &'a Caller, filter: &'a Filter) -> QueryBuilder<Postgres> 
         Some(cities) if cities.len() > 1 && filter.is_plain() && filter.city.is_none() => {
             query.push("(SELECT r.* FROM unnest(").push_bind(cities.to_vec());
             query.push(
-                ") AS own (city_id) CROSS JOIN LATERAL (SELECT r.* FROM requests r WHERE r.city_id = own.city_id",
+                "::bigint[]) AS own (city_id) CROSS JOIN LATERAL (SELECT r.* FROM requests r WHERE r.city_id = own.city_id",
             );
             conditions(&mut query, caller, filter);
             query.push(ORDER).push(" LIMIT ").push_bind(limit).push(") r");

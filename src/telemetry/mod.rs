@@ -45,8 +45,7 @@ pub fn init(log: &Log) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&log.level)?;
     tracing_subscriber::registry()
         .with(trace::layer(&provider))
-        .with(counters.log_events.clone().with_filter(filter.clone()))
-        .with(logs::layer(log.format).with_filter(filter))
+        .with(counters.log_events.clone().and_then(logs::layer(log.format)).with_filter(filter))
         .try_init()?;
     Ok(Telemetry { provider, counters })
 }
