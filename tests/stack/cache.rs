@@ -349,7 +349,7 @@ async fn what_was_loaded_before_a_change_of_another_replica_is_not_kept_after_it
             }
             Ok(value)
         };
-        first.app.cache.get(&key, Freshness::Cached, load).await.unwrap()
+        *first.app.cache.get(&key, Freshness::Cached, load).await.unwrap()
     };
     assert_eq!(read(true).await, 1);
     assert_eq!(read(false).await, 2, "the first was out of date when it came");
