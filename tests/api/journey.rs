@@ -239,7 +239,8 @@ fn assert_log(log: &[Value], operator: i64) {
     assert!(line["db_ms"].as_f64().unwrap() > 0.0 && line["duration_ms"].as_f64() >= line["db_ms"].as_f64());
     assert_eq!(line["span_id"].as_str().unwrap().len(), 16);
     assert_eq!(log.iter().filter(is_line).count(), 1, "one line a request");
-    let unkept = log.iter().find(|line| line["trace_id"] == UNKEPT).expect("the line of a request nobody traces");
+    let is_unkept = |line: &&Value| line["trace_id"] == UNKEPT && line["message"] == "request";
+    let unkept = log.iter().find(is_unkept).expect("the line of a request nobody traces");
     assert_eq!((&unkept["route"], &unkept["db_queries"]), (&json!("/api/v1/requests/{id}"), &json!(2)));
     let conflict = log.iter().find(|line| line["status"] == 409).unwrap();
     assert_eq!(conflict["error_code"], "transition_not_allowed");
